@@ -1,0 +1,114 @@
+"""Port: a ChatGLM3 network that extends sequences held in a KV cache.
+
+Tensors stay behind the port. What crosses it is ids in, float32 scores out, and an opaque cache whose
+rows are independent sequences: prompts of unequal length, chunks and single tokens all go through
+:meth:`LanguageModel.extend`, so a batch needs no padding and no mask of the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glm3.domain.model_config import ModelConfig
+
+__all__ = ["KVCache", "LanguageModel", "SupportsForward", "SupportsParameters"]
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+
+
+class KVCache(Protocol):
+    """Keys and values of ``rows`` independent sequences of at most ``capacity`` tokens each."""
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def capacity(self) -> int: ...
+
+    def length(self, row: int) -> int:
+        """Return how many tokens the row holds."""
+        ...
+
+    def truncate(self, row: int, length: int) -> None:
+        """Forget the row's tokens from ``length`` on; no work is done and no memory moves."""
+        ...
+
+    def copy_row(self, source: int, target: int) -> None:
+        """Make ``target`` hold what ``source`` holds (a beam that forks)."""
+        ...
+
+
+class LanguageModel(Protocol):
+    """Score the next token of sequences."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    def new_cache(self, rows: int, capacity: int) -> KVCache:
+        """Allocate a cache once; it never grows.
+
+        Raises:
+            ContextLengthError: ``capacity`` exceeds the model's ``seq_length``.
+        """
+        ...
+
+    def extend(self, cache: KVCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> FloatArray:
+        """Append ``tokens[i]`` to row ``rows[i]`` and score what follows its last token.
+
+        Args:
+            cache: from this model's :meth:`new_cache`.
+            rows: distinct rows of the cache.
+            tokens: one non-empty sequence of ids a row; lengths may differ.
+
+        Returns:
+            Scores ``(len(rows), padded_vocab_size)``, float32.
+
+        Raises:
+            ContextLengthError: a row would exceed the cache's capacity.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsForward(Protocol):
+    """A model that can score every position of whole sequences at once."""
+
+    def forward(
+        self,
+        input_ids: IntArray,
+        *,
+        attention_mask: IntArray | None = None,
+        position_ids: IntArray | None = None,
+    ) -> FloatArray:
+        """Return scores ``(batch, seq, padded_vocab_size)`` of ``input_ids`` ``(batch, seq)``.
+
+        ``attention_mask`` ``(batch, seq)`` has 0 at padding, on either side. Positions default to the
+        count of real tokens before each one, so a left-padded row starts at 0.
+        """
+        ...
+
+    def hidden_states(
+        self,
+        input_ids: IntArray,
+        *,
+        attention_mask: IntArray | None = None,
+        position_ids: IntArray | None = None,
+    ) -> list[FloatArray]:
+        """Return ``num_layers + 1`` arrays ``(batch, seq, hidden)``: the embedding, then each block's output
+        (the last one behind the final norm).
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsParameters(Protocol):
+    """A model whose weights can be read and replaced."""
+
+    def parameters(self) -> dict[str, FloatArray]:
+        """Return every parameter by Hugging Face name, as float32."""
+        ...

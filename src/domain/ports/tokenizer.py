@@ -1,0 +1,43 @@
+"""Port: text to pieces and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from glm3.domain.special_tokens import SpecialTokens
+
+__all__ = ["SupportsSave", "Tokenizer"]
+
+
+class Tokenizer(Protocol):
+    """Turn text into ids. Control tokens are never read from text; they exist as ids only."""
+
+    @property
+    def special_tokens(self) -> SpecialTokens:
+        """The control tokens behind this vocabulary's pieces."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of ``text`` alone, without a prefix; the empty text has none."""
+        ...
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """Return the text of ``ids``; an incomplete character at the end appears as U+FFFD.
+
+        Control tokens appear as their literal text unless skipped; ids 0, 1, 2 have none.
+
+        Raises:
+            TokenizerError: an id lies beyond the vocabulary.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsSave(Protocol):
+    """A tokenizer whose vocabulary file can be written out unchanged."""
+
+    def save(self, folder: Path) -> Path:
+        """Write ``tokenizer.model`` into ``folder`` and return its path."""
+        ...

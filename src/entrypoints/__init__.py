@@ -1,0 +1,1 @@
+"""What users touch: command line, Python API, servers. Translation only."""
