@@ -99,8 +99,9 @@ class SupportsForward(Protocol):
         attention_mask: IntArray | None = None,
         position_ids: IntArray | None = None,
     ) -> list[FloatArray]:
-        """Return ``num_layers + 1`` arrays ``(batch, seq, hidden)``: the embedding, then each block's output
-        (the last one behind the final norm).
+        """Return ``num_layers + 1`` arrays ``(batch, seq, hidden)``: the embedding, then each block's output.
+
+        The final norm is not applied to the last one, as in ChatGLM3's own code. Padding has no defined value.
         """
         ...
 

@@ -1,0 +1,210 @@
+"""ChatGLM3 in plain numpy, one sequence at a time: the oracle every faster implementation is held to.
+
+It follows the formulas of the architecture literally and trades speed for being easy to check by eye.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from glm3.domain.errors import ParameterMismatchError
+from glm3.domain.model_config import ModelConfig
+from glm3.domain.model_inputs import check_capacity, check_extension, check_forward, check_row_length
+from glm3.domain.parameters import EMBEDDING, FINAL_NORM, OUTPUT_LAYER, layer_prefix, parameter_shapes
+
+__all__ = ["NumpyCache", "NumpyModel"]
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+
+
+@frozen(eq=False)
+class NumpyCache:
+    """Keys and values ``(num_layers, rows, capacity, num_kv_heads, kv_channels)`` and each row's length."""
+
+    keys: FloatArray
+    values: FloatArray
+    lengths: list[int]
+
+    @property
+    def rows(self) -> int:
+        return self.keys.shape[1]
+
+    @property
+    def capacity(self) -> int:
+        return self.keys.shape[2]
+
+    def length(self, row: int) -> int:
+        return self.lengths[row]
+
+    def truncate(self, row: int, length: int) -> None:
+        check_row_length(self.lengths[row], length)
+        self.lengths[row] = length
+
+    def copy_row(self, source: int, target: int) -> None:
+        self.keys[:, target] = self.keys[:, source]
+        self.values[:, target] = self.values[:, source]
+        self.lengths[target] = self.lengths[source]
+
+
+class NumpyModel:
+    """A ChatGLM3 network over float32 ``parameters`` with Hugging Face names.
+
+    Raises:
+        ParameterMismatchError: a parameter is missing, unexpected or of another shape.
+    """
+
+    def __init__(self, config: ModelConfig, parameters: Mapping[str, FloatArray]) -> None:
+        shapes = parameter_shapes(config)
+        missing = [name for name in shapes if name not in parameters]
+        unexpected = [name for name in parameters if name not in shapes]
+        mis_shaped = [
+            (name, shape, parameters[name].shape)
+            for name, shape in shapes.items()
+            if name in parameters and parameters[name].shape != shape
+        ]
+        if missing or unexpected or mis_shaped:
+            raise ParameterMismatchError(missing=missing, unexpected=unexpected, mis_shaped=mis_shaped)
+        self._config = config
+        self._parameters = {name: np.asarray(parameters[name], np.float32) for name in shapes}
+
+    @classmethod
+    def random(cls, config: ModelConfig, seed: int, scale: float = 0.02) -> NumpyModel:
+        """Build a model of normal weights and biases; norm weights lie around 1."""
+        generator = np.random.default_rng(seed)
+        parameters = {}
+        for name, shape in parameter_shapes(config).items():
+            array = scale * generator.standard_normal(shape, np.float32)
+            parameters[name] = array + 1 if name.endswith("layernorm.weight") else array
+        return cls(config, parameters)
+
+    @property
+    def config(self) -> ModelConfig:
+        return self._config
+
+    def parameters(self) -> dict[str, FloatArray]:
+        return dict(self._parameters)
+
+    def new_cache(self, rows: int, capacity: int) -> NumpyCache:
+        check_capacity(self.config, rows, capacity)
+        return self._allocate(rows, capacity)
+
+    def extend(self, cache: NumpyCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> FloatArray:
+        check_extension(self.config, cache, rows, tokens)
+        scores = []
+        for row, ids in zip(rows, tokens, strict=True):
+            start = cache.lengths[row]
+            positions = np.arange(start, start + len(ids))
+            hidden = self._run(np.asarray(ids), positions, cache, row)[-1]
+            cache.lengths[row] += len(ids)
+            scores.append(self._output(hidden[-1]))
+        return np.stack(scores)
+
+    def forward(
+        self,
+        input_ids: IntArray,
+        *,
+        attention_mask: IntArray | None = None,
+        position_ids: IntArray | None = None,
+    ) -> FloatArray:
+        states = self.hidden_states(input_ids, attention_mask=attention_mask, position_ids=position_ids)
+        return self._output(states[-1])
+
+    def hidden_states(
+        self,
+        input_ids: IntArray,
+        *,
+        attention_mask: IntArray | None = None,
+        position_ids: IntArray | None = None,
+    ) -> list[FloatArray]:
+        check_forward(self.config, input_ids, attention_mask, position_ids)
+        batch, seq = input_ids.shape
+        layers = self.config.num_layers
+        states = np.zeros((layers + 1, batch, seq, self.config.hidden_size), np.float32)
+        for row in range(batch):
+            real = np.arange(seq) if attention_mask is None else np.flatnonzero(attention_mask[row])
+            if not len(real):
+                continue
+            positions = np.arange(len(real)) if position_ids is None else position_ids[row, real]
+            cache = self._allocate(1, len(real))
+            states[:, row, real] = self._run(input_ids[row, real], positions, cache, 0)
+        return list(states)
+
+    def _allocate(self, rows: int, capacity: int) -> NumpyCache:
+        c = self.config
+        shape = (c.num_layers, rows, capacity, c.num_kv_heads, c.kv_channels)
+        return NumpyCache(np.zeros(shape, np.float32), np.zeros(shape, np.float32), [0] * rows)
+
+    def _run(self, ids: IntArray, positions: IntArray, cache: NumpyCache, row: int) -> list[FloatArray]:
+        """Return ``num_layers + 1`` arrays ``(seq, hidden)`` and write the new keys and values."""
+        c = self.config
+        x = self._parameters[EMBEDDING][ids]
+        states = [x]
+        for layer in range(c.num_layers):
+            prefix = layer_prefix(layer)
+            normed = self._rms_norm(x, prefix + "input_layernorm.weight")
+            attended = self._attention(normed, prefix + "self_attention.", positions, cache, layer, row)
+            x = (normed if c.apply_residual_connection_post_layernorm else x) + attended
+            normed = self._rms_norm(x, prefix + "post_attention_layernorm.weight")
+            residual = normed if c.apply_residual_connection_post_layernorm else x
+            x = residual + self._mlp(normed, prefix + "mlp.")
+            states.append(x)
+        return states
+
+    def _attention(
+        self, x: FloatArray, prefix: str, positions: IntArray, cache: NumpyCache, layer: int, row: int
+    ) -> FloatArray:
+        c = self.config
+        seq, start = len(x), cache.lengths[row]
+        end = start + seq
+        joined = self._linear(x, prefix + "query_key_value")
+        query, key, value = np.split(
+            joined.reshape(seq, -1, c.kv_channels),
+            [c.num_attention_heads, c.num_attention_heads + c.num_kv_heads],
+            axis=1,
+        )
+        cache.keys[layer, row, start:end] = self._rotary(key, positions)
+        cache.values[layer, row, start:end] = value
+        group = c.num_attention_heads // c.num_kv_heads  # consecutive query heads share a key head
+        keys = cache.keys[layer, row, :end].repeat(group, axis=1)
+        values = cache.values[layer, row, :end].repeat(group, axis=1)
+        scores = np.einsum("qhd,khd->hqk", self._rotary(query, positions), keys) / np.sqrt(c.kv_channels)
+        future = np.arange(end) > np.arange(start, end)[:, None]
+        scores = np.where(future, -np.inf, scores)
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights /= weights.sum(axis=-1, keepdims=True)
+        attended = np.einsum("hqk,khd->qhd", weights.astype(np.float32), values)
+        return self._linear(attended.reshape(seq, -1), prefix + "dense")
+
+    def _rotary(self, x: FloatArray, positions: IntArray) -> FloatArray:
+        """Rotate the channel pairs (0, 1), (2, 3), … in the first half of each head ``(seq, heads, dim)``."""
+        rotated = self.config.rotary_dim
+        frequencies = self.config.rope_base ** (-np.arange(0, rotated, 2) / rotated)
+        angles = positions[:, None, None] * frequencies
+        cos, sin = np.cos(angles), np.sin(angles)
+        even, odd = x[..., 0:rotated:2], x[..., 1:rotated:2]
+        out = x.copy()
+        out[..., 0:rotated:2] = even * cos - odd * sin
+        out[..., 1:rotated:2] = odd * cos + even * sin
+        return out
+
+    def _mlp(self, x: FloatArray, prefix: str) -> FloatArray:
+        gate, up = np.split(self._linear(x, prefix + "dense_h_to_4h"), 2, axis=-1)
+        return self._linear(gate / (1 + np.exp(-gate)) * up, prefix + "dense_4h_to_h")
+
+    def _rms_norm(self, x: FloatArray, name: str) -> FloatArray:
+        mean_square = np.mean(x * x, axis=-1, keepdims=True)
+        return x / np.sqrt(mean_square + self.config.layernorm_epsilon) * self._parameters[name]
+
+    def _linear(self, x: FloatArray, name: str) -> FloatArray:
+        y = x @ self._parameters[name + ".weight"].T
+        return y + self._parameters[name + ".bias"] if name + ".bias" in self._parameters else y
+
+    def _output(self, hidden: FloatArray) -> FloatArray:
+        if self.config.post_layer_norm:
+            hidden = self._rms_norm(hidden, FINAL_NORM)
+        return hidden @ self._parameters[OUTPUT_LAYER].T
