@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from glm3.domain.tensors import Array, TensorSpec
 
-__all__ = ["CheckpointReader", "CheckpointStore", "CheckpointWriter"]
+__all__ = ["CheckpointReader", "CheckpointStore", "CheckpointWriter", "ListsFiles"]
 
 
 class CheckpointReader(Protocol):
@@ -37,11 +37,21 @@ class CheckpointReader(Protocol):
         ...
 
 
+@runtime_checkable
+class ListsFiles(Protocol):
+    """What a reader of real files can tell besides."""
+
+    @property
+    def files(self) -> Mapping[Path, Sequence[str]]:
+        """The names of the tensors that each file stores, in file order."""
+        ...
+
+
 class CheckpointWriter(Protocol):
     """A checkpoint being written; the specs were given up front, tensors arrive in any order."""
 
-    def write(self, name: str, array: Array) -> None:
-        """Write one tensor.
+    def write(self, name: str, array: Array, rows: slice | None = None) -> None:
+        """Write one tensor, or the rows ``rows`` of its first axis; every row is written exactly once.
 
         Raises:
             CheckpointError: no such name was announced, or shape or dtype differ, or it was written already.
