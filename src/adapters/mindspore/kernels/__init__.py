@@ -1,0 +1,1 @@
+"""Kernel sets: interchangeable implementations of the few operations the network is made of."""

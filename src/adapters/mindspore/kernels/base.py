@@ -1,0 +1,117 @@
+"""The seam between the network and what computes it: a small set of operations in two groups.
+
+Whole-sequence operations are differentiable and work both eagerly and inside a compiled graph. Cached
+operations run eagerly, for inference. Rows of activations are always packed: ``(tokens, width)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from glm3.domain.model_config import ModelConfig
+
+__all__ = ["Extension", "HeadLayout", "Kernels", "Tensor"]
+
+Tensor = Any
+"""A ``mindspore.Tensor`` or ``Parameter``; MindSpore ships no types."""
+
+
+@frozen
+class HeadLayout:
+    """How the columns of a joined query, key and value projection are cut, in this order."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> HeadLayout:
+        return cls(config.num_attention_heads, config.num_kv_heads, config.kv_channels)
+
+    @property
+    def group(self) -> int:
+        """Consecutive query heads that share one key and value head."""
+        return self.num_heads // self.num_kv_heads
+
+    @property
+    def query_size(self) -> int:
+        return self.num_heads * self.head_dim
+
+    @property
+    def kv_size(self) -> int:
+        return self.num_kv_heads * self.head_dim
+
+
+@frozen
+class Extension:
+    """What one cached pass appends: ``lengths[i]`` tokens to cache row ``rows[i]``, behind ``starts[i]`` others.
+
+    The tokens of all rows are packed one row after another, without padding.
+    """
+
+    rows: Sequence[int]
+    starts: Sequence[int]
+    lengths: Sequence[int]
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """Position of each packed token in its own row, ``(tokens,)``."""
+        spans = zip(self.starts, self.lengths, strict=True)
+        return np.concatenate([np.arange(start, start + length) for start, length in spans])
+
+
+class Kernels(Protocol):
+    """One implementation of the operations, bound to a :class:`HeadLayout`."""
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return ``x @ weight.T + bias``: ``(tokens, in)`` by ``(out, in)`` to ``(tokens, out)``."""
+        ...
+
+    def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        """Return ``x * rsqrt(mean(x^2) + epsilon) * weight`` over the last axis."""
+        ...
+
+    def swiglu(self, h: Tensor) -> Tensor:
+        """Return ``silu(first half) * second half``: ``(tokens, 2 * ffn)`` to ``(tokens, ffn)``."""
+        ...
+
+    def attention(self, qkv: Tensor, cos: Tensor, sin: Tensor, batch: int, seq: int) -> Tensor:
+        """Rotate queries and keys, then attend causally within each whole sequence.
+
+        Args:
+            qkv: ``(batch * seq, qkv_size)``, bias added.
+            cos: ``(seq, rotary_dim / 2)``, row ``i`` for position ``i`` of every sequence; ``sin`` alike.
+
+        Returns:
+            ``(batch * seq, num_heads * head_dim)``.
+        """
+        ...
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss over labels other than -100, a scalar: sum / (count + 1e-8), in float32.
+
+        ``logits`` is ``(tokens, vocab)``; ``labels`` ``(tokens,)`` int32, already at the scored positions.
+        """
+        ...
+
+    def plan(self, extension: Extension, cos: NDArray[np.float32], sin: NDArray[np.float32]) -> Any:
+        """Prepare what every layer of one cached pass shares; ``cos`` and ``sin`` cover all positions."""
+        ...
+
+    def cached_attention(self, qkv: Tensor, keys: Tensor, values: Tensor, plan: Any) -> Tensor:
+        """Write rotated keys and values of the new tokens into the cache in place, then attend over it.
+
+        Args:
+            qkv: ``(tokens, qkv_size)``, packed as :class:`Extension` says, bias added.
+            keys: this layer's cache ``(rows, capacity, num_kv_heads, head_dim)``; ``values`` alike.
+            plan: from :meth:`plan`.
+
+        Returns:
+            ``(tokens, num_heads * head_dim)``.
+        """
+        ...

@@ -1,0 +1,59 @@
+"""Fill a network from a checkpoint of any format, one tensor at a time."""
+
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+
+from glm3.adapters.mindspore.network import ChatGLMNetwork
+from glm3.domain.errors import CheckpointError, ParameterMismatchError
+from glm3.domain.parameters import IGNORED_SUFFIXES, from_mindspore_name
+from glm3.domain.ports.checkpoint_store import CheckpointReader
+from glm3.domain.tensors import Array, DType, from_float32, to_float32
+
+__all__ = ["load_weights"]
+
+
+def load_weights(network: ChatGLMNetwork, reader: CheckpointReader) -> None:
+    """Set every parameter, converted to the dtype the network stores.
+
+    Nothing is changed unless every name and shape fits. An array that needs no conversion is shared, not
+    copied: a mapped file then backs the parameter, and its pages are read as they are used.
+
+    Raises:
+        ParameterMismatchError: with every parameter that is missing, unexpected or of another shape.
+        CheckpointError: a parameter is stored as integers.
+    """
+    parameters = {parameter.name: parameter for parameter in network.get_parameters()}
+    stored = {
+        from_mindspore_name(name): spec
+        for name, spec in reader.tensors.items()
+        if not name.endswith(IGNORED_SUFFIXES)
+    }
+    missing = [name for name in parameters if name not in stored]
+    unexpected = [name for name in stored if name not in parameters]
+    mis_shaped = [
+        (name, tuple(parameters[name].shape), spec.shape)
+        for name, spec in stored.items()
+        if name in parameters and tuple(parameters[name].shape) != spec.shape
+    ]
+    if missing or unexpected or mis_shaped:
+        raise ParameterMismatchError(missing=missing, unexpected=unexpected, mis_shaped=mis_shaped)
+    for name, spec in stored.items():
+        if not spec.dtype.is_floating:
+            raise CheckpointError(
+                "not a weight", field=name, expected="floating-point numbers", found=spec.dtype.value
+            )
+    for name, spec in stored.items():
+        array = _converted(reader.read(spec.name), spec.dtype, network.dtype)
+        parameters[name].set_data(_tensor(array, network.dtype))
+
+
+def _converted(array: Array, source: DType, target: DType) -> Array:
+    return array if source is target else from_float32(to_float32(array, source), target)
+
+
+def _tensor(array: Array, dtype: DType) -> ms.Tensor:
+    """Wrap a carried array without a copy where it is contiguous."""
+    tensor = ms.Tensor.from_numpy(np.ascontiguousarray(array))
+    return tensor.view(ms.bfloat16) if dtype is DType.BFLOAT16 else tensor

@@ -1,0 +1,173 @@
+"""The language model port over the MindSpore network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import mindspore as ms
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from glm3.adapters.mindspore.kernels.base import Extension, HeadLayout, Tensor
+from glm3.adapters.mindspore.network import ChatGLMNetwork
+from glm3.domain.model_config import ModelConfig
+from glm3.domain.model_inputs import check_capacity, check_extension, check_forward, check_row_length
+
+__all__ = ["MindSporeCache", "MindSporeModel"]
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+
+
+@frozen(eq=False)
+class MindSporeCache:
+    """Per layer keys and values ``(rows, capacity, num_kv_heads, kv_channels)``, written in place."""
+
+    layers: Sequence[tuple[Tensor, Tensor]]
+    capacity: int
+    lengths: list[int]
+
+    @classmethod
+    def allocate(cls, config: ModelConfig, rows: int, capacity: int) -> MindSporeCache:
+        layout = HeadLayout.of(config)
+        shape = (rows, capacity, layout.num_kv_heads, layout.head_dim)
+
+        def zeros() -> Tensor:
+            # Zero pages of the system: memory is taken as positions are written, not up front.
+            return ms.Tensor.from_numpy(np.zeros(shape, np.float32))
+
+        layers = [(zeros(), zeros()) for _ in range(config.num_layers)]
+        return cls(layers, capacity, [0] * rows)
+
+    @property
+    def rows(self) -> int:
+        return len(self.lengths)
+
+    def length(self, row: int) -> int:
+        return self.lengths[row]
+
+    def truncate(self, row: int, length: int) -> None:
+        check_row_length(self.lengths[row], length)
+        self.lengths[row] = length
+
+    def copy_row(self, source: int, target: int) -> None:
+        length = self.lengths[source]
+        if source != target and length:
+            for keys, values in self.layers:
+                keys[target, :length] = keys[source, :length]
+                values[target, :length] = values[source, :length]
+        self.lengths[target] = length
+
+
+class MindSporeModel:
+    """Score sequences with a :class:`ChatGLMNetwork`, eagerly; its weights are loaded already."""
+
+    def __init__(self, network: ChatGLMNetwork) -> None:
+        self.network = network
+        network.set_train(False)
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.network.config
+
+    def new_cache(self, rows: int, capacity: int) -> MindSporeCache:
+        check_capacity(self.config, rows, capacity)
+        return MindSporeCache.allocate(self.config, rows, capacity)
+
+    def extend(
+        self, cache: MindSporeCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]
+    ) -> FloatArray:
+        check_extension(self.config, cache, rows, tokens)
+        network = self.network
+        extension = Extension(rows, [cache.lengths[row] for row in rows], [len(ids) for ids in tokens])
+        plan = network.kernels.plan(extension, network.cos_table, network.sin_table)
+        packed = np.concatenate([np.asarray(ids, np.int32) for ids in tokens])
+        hidden = network.extend(ms.Tensor.from_numpy(packed), cache.layers, plan)
+        if len(packed) > len(rows):
+            last = np.cumsum(extension.lengths) - 1
+            hidden = hidden[ms.Tensor.from_numpy(last)]
+        scores = network.output(hidden).asnumpy()
+        for row, length in zip(rows, extension.lengths, strict=True):
+            cache.lengths[row] += length
+        return scores
+
+    def forward(
+        self,
+        input_ids: IntArray,
+        *,
+        attention_mask: IntArray | None = None,
+        position_ids: IntArray | None = None,
+    ) -> FloatArray:
+        batch, seq = input_ids.shape
+        scores = np.zeros((batch, seq, self.config.padded_vocab_size), np.float32)
+        for part in self._parts(input_ids, attention_mask, position_ids):
+            part.scatter(self.network.output(self.network.hidden(part.ids, part.cos, part.sin)), scores)
+        return scores
+
+    def hidden_states(
+        self,
+        input_ids: IntArray,
+        *,
+        attention_mask: IntArray | None = None,
+        position_ids: IntArray | None = None,
+    ) -> list[FloatArray]:
+        shape = (*input_ids.shape, self.config.hidden_size)
+        states = [np.zeros(shape, np.float32) for _ in range(self.config.num_layers + 1)]
+        for part in self._parts(input_ids, attention_mask, position_ids):
+            for state, array in zip(self.network.states(part.ids, part.cos, part.sin), states, strict=True):
+                part.scatter(state, array)
+        return states
+
+    def parameters(self) -> dict[str, FloatArray]:
+        return {p.name: p.astype(ms.float32).asnumpy() for p in self.network.get_parameters()}
+
+    def _parts(
+        self, input_ids: IntArray, attention_mask: IntArray | None, position_ids: IntArray | None
+    ) -> Iterator[_Part]:
+        """Squeeze the padding out, which leaves causal attention over right-padded rows and no mask.
+
+        Rows at ordinary positions form one part; rows with positions of their own are one part each.
+        """
+        check_forward(self.config, input_ids, attention_mask, position_ids)
+        batch, seq = input_ids.shape
+        mask = np.ones((batch, seq), np.int64) if attention_mask is None else attention_mask
+        columns = [np.flatnonzero(row) for row in mask]
+        ordinary, others = [], []
+        for row in range(batch):
+            count = len(columns[row])
+            positions = np.arange(count) if position_ids is None else position_ids[row, columns[row]]
+            (ordinary if np.array_equal(positions, np.arange(count)) else others).append(row)
+        for rows in [ordinary, *([row] for row in others)]:
+            longest = max((len(columns[row]) for row in rows), default=0)
+            if not longest:
+                continue
+            ids = np.zeros((len(rows), longest), np.int32)
+            for i, row in enumerate(rows):
+                ids[i, : len(columns[row])] = input_ids[row, columns[row]]
+            positions = np.arange(longest) if rows is ordinary else position_ids[rows[0], columns[rows[0]]]
+            yield _Part(
+                [(row, columns[row]) for row in rows],
+                ms.Tensor.from_numpy(ids),
+                ms.Tensor.from_numpy(self.network.cos_table[positions]),
+                ms.Tensor.from_numpy(self.network.sin_table[positions]),
+            )
+
+
+@frozen(eq=False)
+class _Part:
+    """Rows of a batch without their padding: right-padded ``ids (rows, seq)`` at the positions of cos and sin.
+
+    ``columns`` says for each row which row of the batch it is and which of its columns are real.
+    """
+
+    columns: Sequence[tuple[int, IntArray]]
+    ids: Tensor
+    cos: Tensor
+    sin: Tensor
+
+    def scatter(self, packed: Tensor, target: FloatArray) -> None:
+        """Copy ``(rows * seq, width)`` to where its tokens stood in ``target (batch, seq, width)``."""
+        source = packed.asnumpy().reshape(*self.ids.shape, -1)
+        for i, (row, columns) in enumerate(self.columns):
+            target[row, columns] = source[i, : len(columns)]
