@@ -1,0 +1,88 @@
+"""Port: a model that learns. One optimizer step at a time; what to learn and when to save is decided above."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from glm3.domain.ports.communicator import Communicator
+from glm3.domain.tensors import Array
+from glm3.domain.training.options import TrainOptions
+
+__all__ = ["MicroBatch", "StepReport", "SupportsTraining", "Trainer"]
+
+
+@frozen(eq=False)
+class MicroBatch:
+    """Sequences computed in one pass.
+
+    ``input_ids`` and ``targets`` are ``(batch, seq)`` int32; ``targets[b, i]`` is the id that should follow
+    position ``i``, or -100 where nothing is learned.
+    """
+
+    input_ids: NDArray[np.int32]
+    targets: NDArray[np.int32]
+
+    @property
+    def supervised_tokens(self) -> int:
+        return int((self.targets != -100).sum())
+
+
+@frozen
+class StepReport:
+    """What one optimizer step did.
+
+    ``loss`` is the mean over all supervised tokens of the global batch; ``grad_norm`` is the global L2 norm
+    before clipping; with ``overflow`` the step was skipped and nothing but the loss scale has changed.
+    """
+
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    overflow: bool
+    loss_scale: float
+    supervised_tokens: int
+
+
+class Trainer(Protocol):
+    """An optimizer over a model's trainable parameters, and its state."""
+
+    def step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepReport:
+        """Accumulate the gradients of this rank's micro-batches, combine them over ranks, and update once.
+
+        Raises:
+            InvalidInputError: no token of the global batch is supervised.
+        """
+        ...
+
+    def parameters(self) -> Mapping[str, Array]:
+        """Return the trainable parameters by name, in the precision they are kept in."""
+        ...
+
+    def state(self) -> Mapping[str, Array]:
+        """Return everything besides the parameters that a later step depends on: moments, counters, scale.
+
+        Moments are called ``adam_m.NAME`` and ``adam_v.NAME``; scalars are ``step`` and ``loss_scale``.
+        """
+        ...
+
+    def restore(self, parameters: Mapping[str, Array], state: Mapping[str, Array]) -> None:
+        """Continue from what :meth:`parameters` and :meth:`state` gave, bit for bit.
+
+        Raises:
+            ParameterMismatchError: names or shapes differ.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsTraining(Protocol):
+    """A model whose weights can be trained in place."""
+
+    def trainer(self, options: TrainOptions, communicator: Communicator) -> Trainer:
+        """Begin training; what is learned shows in the model's answers at once."""
+        ...

@@ -1,0 +1,1 @@
+"""The rules of training: data layouts, schedules, optimizers, checkpoints on disk."""
