@@ -1,0 +1,144 @@
+"""Read and write at offsets, whole or not at all, with the project's own errors.
+
+Plain positional reads keep a converter's resident memory at what it holds; a mapped file would count
+page by page.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from glm3.domain.errors import CheckpointError, MissingFileError, StorageError
+from glm3.domain.tensors import Array
+
+__all__ = [
+    "create_file",
+    "free_bytes",
+    "open_for_reading",
+    "read_array",
+    "read_at",
+    "storage_errors",
+    "write_at",
+]
+
+
+def free_bytes(path: Path) -> int:
+    """Return the free bytes of the file system that holds ``path`` or its nearest existing parent."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+@contextmanager
+def storage_errors(path: Path, needed: int | None = None) -> Iterator[None]:
+    """Translate what the file system refuses inside the block.
+
+    Raises:
+        StorageError: naming ``path``, the bytes needed and the bytes free.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"cannot be written: {error.strerror or error}",
+            path=path,
+            expected=None if needed is None else f"{needed} bytes",
+            found=f"{free_bytes(path)} bytes free",
+            hint="free some space, check the permissions, or choose another place",
+        ) from error
+
+
+@contextmanager
+def open_for_reading(path: Path) -> Iterator[tuple[int, int]]:
+    """Lend a file descriptor and the file's size.
+
+    Raises:
+        MissingFileError: there is no such file.
+        StorageError: it may not be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise MissingFileError("no such file", path=path) from None
+    except OSError as error:
+        raise StorageError(f"cannot be opened: {error.strerror}", path=path) from error
+    try:
+        if not path.is_file():
+            raise StorageError("is not a plain file", path=path)
+        yield descriptor, os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def create_file(path: Path, nbytes: int) -> Iterator[int]:
+    """Lend a descriptor of a new file that already has its final size.
+
+    Raises:
+        StorageError: the file system refused.
+    """
+    with storage_errors(path, nbytes):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with storage_errors(path, nbytes):
+            os.ftruncate(descriptor, nbytes)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def read_at(descriptor: int, offset: int, nbytes: int, path: Path) -> bytes:
+    """Return exactly ``nbytes`` bytes at ``offset``; the caller has bounded ``nbytes`` by the file's size."""
+    buffer = bytearray(nbytes)
+    _fill(descriptor, memoryview(buffer), offset, path)
+    return bytes(buffer)
+
+
+def read_array(descriptor: int, offset: int, array: Array, path: Path) -> None:
+    """Fill a contiguous array from the bytes at ``offset``.
+
+    Raises:
+        CheckpointError: the file ends before the array is full.
+    """
+    _fill(descriptor, _bytes_of(array), offset, path)
+
+
+def _bytes_of(array: Array) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _fill(descriptor: int, view: memoryview, offset: int, path: Path) -> None:
+    done = 0
+    while done < len(view):
+        try:
+            got = os.preadv(descriptor, [view[done:]], offset + done)
+        except OSError as error:
+            raise StorageError(f"cannot be read: {error.strerror}", path=path) from error
+        if got == 0:
+            raise CheckpointError(
+                f"the file ends inside the {len(view)} bytes at offset {offset}",
+                path=path,
+                found=f"{done} bytes",
+            )
+        done += got
+
+
+def write_at(descriptor: int, offset: int, data: Array | bytes, path: Path) -> None:
+    """Write all bytes of ``data`` (a contiguous array or bytes) at ``offset``.
+
+    Raises:
+        StorageError: the file system refused.
+    """
+    view = memoryview(data) if isinstance(data, bytes) else _bytes_of(data)
+    done = 0
+    with storage_errors(path, len(view)):
+        while done < len(view):
+            done += os.pwrite(descriptor, view[done:], offset + done)
