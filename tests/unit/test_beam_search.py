@@ -152,6 +152,13 @@ def test_the_search_ends_when_nothing_can_overtake() -> None:
     assert len(model.calls) == 1
 
 
+def test_a_positive_length_penalty_does_not_end_the_search_too_soon() -> None:
+    """A stop at once scores -0.36; one step on it is -1.2 / 2, and only at the limit -1.2 / 5 overtakes."""
+    table = {(2,): [log(0.7), log(0.3), -99], (1,): [0.0, 99, 0]}
+    options = GenerationConfig(num_beams=2, stop_ids=[0], max_new_tokens=5)
+    assert generate(ScriptedModel(ngram_scores(table, 3), 3), [[2]], options)[0].new_ids == (1,) * 5
+
+
 def test_a_negative_length_penalty_does_not_end_the_search_too_soon() -> None:
     """A stop at once scores -1; going on costs 0.46, and 2 x -0.46 is better, though 8 x -0.46 is not."""
     table = {(2,): [-1.0, log(1 - exp(-1)), -99], (1,): [99.0, 0, 0]}
