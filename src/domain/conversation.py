@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -65,6 +65,10 @@ class ToolCall:
     arguments: Mapping[str, Any]
 
 
+def _tools_tuple(tools: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    return tuple(tools)
+
+
 @frozen
 class Message:
     """One turn. ``metadata`` is the rest of the header line: empty, or a tool's name for a call.
@@ -75,7 +79,7 @@ class Message:
     role: Role
     content: str
     metadata: str = ""
-    tools: tuple[Mapping[str, Any], ...] = field(default=(), converter=tuple)
+    tools: tuple[Mapping[str, Any], ...] = field(default=(), converter=_tools_tuple)
 
 
 @frozen
@@ -90,6 +94,10 @@ class Usage:
         return self.prompt_tokens + self.completion_tokens
 
 
+def _messages_tuple(messages: Iterable[Message]) -> tuple[Message, ...]:
+    return tuple(messages)
+
+
 @frozen
 class Reply:
     """What a model's answer means.
@@ -100,7 +108,7 @@ class Reply:
     """
 
     text: str
-    messages: tuple[Message, ...] = field(converter=tuple)
+    messages: tuple[Message, ...] = field(converter=_messages_tuple)
     finish_reason: FinishReason = FinishReason.STOP
     thought: str = ""
     tool_call: ToolCall | None = None

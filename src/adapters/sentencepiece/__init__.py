@@ -1,0 +1,1 @@
+"""ChatGLM3's vocabulary through the sentencepiece library."""
