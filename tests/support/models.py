@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import load_file
+
 from glm3.adapters.memory.numpy_model import NumpyModel
 from glm3.adapters.mindspore.runtime import prepare
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.tensors import Array, DType, TensorSpec
-from safetensors.numpy import load_file
 
 prepare()
 
@@ -34,7 +35,7 @@ class ArrayReader:
         self.arrays = arrays
         dtypes = dtypes or {}
         self.tensors = {
-            name: TensorSpec(name, dtypes.get(name, DType(array.dtype.name)), array.shape)
+            name: TensorSpec(name, dtypes.get(name) or DType(array.dtype.name), array.shape)
             for name, array in arrays.items()
         }
 

@@ -11,10 +11,11 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from glm3.domain.errors import ParameterMismatchError
+from glm3.domain.errors import InvalidInputError, ParameterMismatchError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.model_inputs import check_capacity, check_extension, check_forward, check_row_length
 from glm3.domain.parameters import EMBEDDING, FINAL_NORM, OUTPUT_LAYER, layer_prefix, parameter_shapes
+from glm3.domain.ports.model import KVCache
 
 __all__ = ["NumpyCache", "NumpyModel"]
 
@@ -93,7 +94,13 @@ class NumpyModel:
         check_capacity(self.config, rows, capacity)
         return self._allocate(rows, capacity)
 
-    def extend(self, cache: NumpyCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> FloatArray:
+    def extend(self, cache: KVCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> FloatArray:
+        if not isinstance(cache, NumpyCache):
+            raise InvalidInputError(
+                "the cache is another model's",
+                expected="one from new_cache",
+                found=type(cache).__name__,
+            )
         check_extension(self.config, cache, rows, tokens)
         scores = []
         for row, ids in zip(rows, tokens, strict=True):
@@ -197,8 +204,8 @@ class NumpyModel:
         return self._linear(gate / (1 + np.exp(-gate)) * up, prefix + "dense_4h_to_h")
 
     def _rms_norm(self, x: FloatArray, name: str) -> FloatArray:
-        mean_square = np.mean(x * x, axis=-1, keepdims=True)
-        return x / np.sqrt(mean_square + self.config.layernorm_epsilon) * self._parameters[name]
+        rms: FloatArray = np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + self.config.layernorm_epsilon)
+        return x / rms * self._parameters[name]
 
     def _linear(self, x: FloatArray, name: str) -> FloatArray:
         y = x @ self._parameters[name + ".weight"].T

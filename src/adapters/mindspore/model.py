@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from glm3.adapters.mindspore.kernels.base import Extension, HeadLayout, Tensor
 from glm3.adapters.mindspore.network import ChatGLMNetwork
+from glm3.domain.errors import InvalidInputError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.model_inputs import check_capacity, check_extension, check_forward, check_row_length
+from glm3.domain.ports.model import KVCache
 
 __all__ = ["MindSporeCache", "MindSporeModel"]
 
@@ -75,9 +77,13 @@ class MindSporeModel:
         check_capacity(self.config, rows, capacity)
         return MindSporeCache.allocate(self.config, rows, capacity)
 
-    def extend(
-        self, cache: MindSporeCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]
-    ) -> FloatArray:
+    def extend(self, cache: KVCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> FloatArray:
+        if not isinstance(cache, MindSporeCache):
+            raise InvalidInputError(
+                "the cache is another model's",
+                expected="one from new_cache",
+                found=type(cache).__name__,
+            )
         check_extension(self.config, cache, rows, tokens)
         network = self.network
         extension = Extension(rows, [cache.lengths[row] for row in rows], [len(ids) for ids in tokens])
@@ -99,6 +105,7 @@ class MindSporeModel:
         attention_mask: IntArray | None = None,
         position_ids: IntArray | None = None,
     ) -> FloatArray:
+        check_forward(self.config, input_ids, attention_mask, position_ids)
         batch, seq = input_ids.shape
         scores = np.zeros((batch, seq, self.config.padded_vocab_size), np.float32)
         for part in self._parts(input_ids, attention_mask, position_ids):
@@ -112,6 +119,7 @@ class MindSporeModel:
         attention_mask: IntArray | None = None,
         position_ids: IntArray | None = None,
     ) -> list[FloatArray]:
+        check_forward(self.config, input_ids, attention_mask, position_ids)
         shape = (*input_ids.shape, self.config.hidden_size)
         states = [np.zeros(shape, np.float32) for _ in range(self.config.num_layers + 1)]
         for part in self._parts(input_ids, attention_mask, position_ids):
@@ -129,23 +137,21 @@ class MindSporeModel:
 
         Rows at ordinary positions form one part; rows with positions of their own are one part each.
         """
-        check_forward(self.config, input_ids, attention_mask, position_ids)
         batch, seq = input_ids.shape
         mask = np.ones((batch, seq), np.int64) if attention_mask is None else attention_mask
         columns = [np.flatnonzero(row) for row in mask]
-        ordinary, others = [], []
-        for row in range(batch):
-            count = len(columns[row])
-            positions = np.arange(count) if position_ids is None else position_ids[row, columns[row]]
-            (ordinary if np.array_equal(positions, np.arange(count)) else others).append(row)
-        for rows in [ordinary, *([row] for row in others)]:
-            longest = max((len(columns[row]) for row in rows), default=0)
-            if not longest:
+        placed = [
+            np.arange(len(real)) if position_ids is None else position_ids[row, real]
+            for row, real in enumerate(columns)
+        ]
+        ordinary = [row for row in range(batch) if np.array_equal(placed[row], np.arange(len(placed[row])))]
+        for rows in [ordinary, *([row] for row in range(batch) if row not in ordinary)]:
+            positions = max((placed[row] for row in rows), key=len, default=np.arange(0))
+            if not len(positions):
                 continue
-            ids = np.zeros((len(rows), longest), np.int32)
+            ids = np.zeros((len(rows), len(positions)), np.int32)
             for i, row in enumerate(rows):
                 ids[i, : len(columns[row])] = input_ids[row, columns[row]]
-            positions = np.arange(longest) if rows is ordinary else position_ids[rows[0], columns[rows[0]]]
             yield _Part(
                 [(row, columns[row]) for row in rows],
                 ms.Tensor.from_numpy(ids),
@@ -156,7 +162,7 @@ class MindSporeModel:
 
 @frozen(eq=False)
 class _Part:
-    """Rows of a batch without their padding: right-padded ``ids (rows, seq)`` at the positions of cos and sin.
+    """Rows of a batch without their padding: right-padded ``ids (rows, seq)``, placed by cos and sin.
 
     ``columns`` says for each row which row of the batch it is and which of its columns are real.
     """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, nn, ops
+from mindspore import Parameter, nn
 from mindspore.common.initializer import initializer
 from numpy.typing import NDArray
 
@@ -95,8 +96,8 @@ class ChatGLMNetwork(nn.Cell):
         self.word_embeddings = made[EMBEDDING]
         self.layers = nn.CellList(
             [
-                ChatGLMBlock(config, kernels, lambda suffix, p=layer_prefix(i): made.get(p + suffix))
-                for i in range(config.num_layers)
+                ChatGLMBlock(config, kernels, partial(_take, made, layer_prefix(layer)))
+                for layer in range(config.num_layers)
             ],
             auto_prefix=False,
         )
@@ -119,7 +120,7 @@ class ChatGLMNetwork(nn.Cell):
             parameter.set_data(ms.Tensor.from_numpy(array).astype(parameter.dtype))
 
     def construct(self, input_ids: Tensor) -> Tensor:
-        """Return logits ``(batch * seq, padded_vocab_size)`` of right-padded ``input_ids (batch, seq)`` int32."""
+        """Return logits ``(batch * seq, padded_vocab_size)`` of right-padded int32 ``(batch, seq)``."""
         return self.output(self.hidden(input_ids))
 
     def hidden(self, input_ids: Tensor, cos: Tensor | None = None, sin: Tensor | None = None) -> Tensor:
@@ -130,14 +131,10 @@ class ChatGLMNetwork(nn.Cell):
         batch, seq = input_ids.shape
         if cos is None or sin is None:
             cos, sin = self.cos[:seq], self.sin[:seq]
-        x = self.embed(input_ids.reshape(-1))
+        x = self.kernels.embedding(input_ids.reshape(-1), self.word_embeddings)
         for layer in self.layers:
             x = layer(x, cos, sin, batch, seq)
         return x
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """Look up ``ids (tokens,)``: ``(tokens, hidden)`` in float32."""
-        return ops.cast(ops.gather(self.word_embeddings, ids, 0), ms.float32)
 
     def output(self, x: Tensor) -> Tensor:
         """Turn hidden states ``(tokens, hidden)`` into logits."""
@@ -148,21 +145,21 @@ class ChatGLMNetwork(nn.Cell):
     def states(self, input_ids: Tensor, cos: Tensor, sin: Tensor) -> list[Tensor]:
         """Return the embedding and each block's output, ``(batch * seq, hidden)`` each."""
         batch, seq = input_ids.shape
-        states = [self.embed(input_ids.reshape(-1))]
+        states = [self.kernels.embedding(input_ids.reshape(-1), self.word_embeddings)]
         for layer in self.layers:
             states.append(layer(states[-1], cos, sin, batch, seq))
         return states
 
     def extend(self, ids: Tensor, caches: Sequence[tuple[Tensor, Tensor]], plan: Any) -> Tensor:
         """Run packed new tokens ``(tokens,)`` over the layers' caches: ``(tokens, hidden)``."""
-        x = self.embed(ids)
-        for layer, (keys, values) in zip(self.blocks, caches, strict=True):
+        x = self.kernels.embedding(ids, self.word_embeddings)
+        for layer, (keys, values) in zip(self.layers, caches, strict=True):
             x = layer.extend(x, keys, values, plan)
         return x
 
-    @property
-    def blocks(self) -> list[ChatGLMBlock]:
-        return list(self.layers)
+
+def _take(made: Mapping[str, Any], prefix: str, suffix: str) -> Any:
+    return made.get(prefix + suffix)
 
 
 def rotary_tables(config: ModelConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 
 __all__ = ["graph_mode", "prepare"]
+
+_prepared = False
 
 _ENVIRONMENT = {
     "GLOG_v": "3",  # errors only; level 1 prints hundreds of lines
@@ -17,12 +18,16 @@ _ENVIRONMENT = {
 }
 
 
-@cache
 def prepare(threads: int | None = None) -> None:
-    """Import MindSpore and set it up for the CPU, once; what the user has set in the environment stays.
+    """Import MindSpore and set it up for the CPU; what the user has set in the environment stays.
 
-    ``threads`` limits the worker threads; by default MindSpore takes all cores.
+    ``threads`` limits the worker threads; by default MindSpore takes all cores. The first call decides:
+    MindSpore does not let a running process change its mind, so later calls do nothing.
     """
+    global _prepared
+    if _prepared:
+        return
+    _prepared = True
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if threads is not None:

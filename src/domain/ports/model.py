@@ -101,7 +101,7 @@ class SupportsForward(Protocol):
     ) -> list[FloatArray]:
         """Return ``num_layers + 1`` arrays ``(batch, seq, hidden)``: the embedding, then each block's output.
 
-        The final norm is not applied to the last one, as in ChatGLM3's own code. Padding has no defined value.
+        The last one is before the final norm, as in ChatGLM3's own code. Padding has no defined value.
         """
         ...
 
@@ -111,5 +111,5 @@ class SupportsParameters(Protocol):
     """A model whose weights can be read and replaced."""
 
     def parameters(self) -> dict[str, FloatArray]:
-        """Return every parameter by Hugging Face name, as float32."""
+        """Return every parameter by Hugging Face name, float32; arrays may be views of live weights."""
         ...

@@ -49,7 +49,7 @@ class HeadLayout:
 
 @frozen
 class Extension:
-    """What one cached pass appends: ``lengths[i]`` tokens to cache row ``rows[i]``, behind ``starts[i]`` others.
+    """What one cached pass appends: ``lengths[i]`` tokens to row ``rows[i]``, which holds ``starts[i]``.
 
     The tokens of all rows are packed one row after another, without padding.
     """
@@ -68,6 +68,10 @@ class Extension:
 class Kernels(Protocol):
     """One implementation of the operations, bound to a :class:`HeadLayout`."""
 
+    def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
+        """Return the rows ``ids (tokens,)`` of ``weight (vocab, hidden)``, in float32."""
+        ...
+
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return ``x @ weight.T + bias``: ``(tokens, in)`` by ``(out, in)`` to ``(tokens, out)``."""
         ...
@@ -83,12 +87,9 @@ class Kernels(Protocol):
     def attention(self, qkv: Tensor, cos: Tensor, sin: Tensor, batch: int, seq: int) -> Tensor:
         """Rotate queries and keys, then attend causally within each whole sequence.
 
-        Args:
-            qkv: ``(batch * seq, qkv_size)``, bias added.
-            cos: ``(seq, rotary_dim / 2)``, row ``i`` for position ``i`` of every sequence; ``sin`` alike.
-
-        Returns:
-            ``(batch * seq, num_heads * head_dim)``.
+        ``qkv`` is ``(batch * seq, qkv_size)`` with its bias added; ``cos`` and ``sin`` are
+        ``(seq, rotary_dim / 2)``, one row for each place in a sequence. Returns
+        ``(batch * seq, num_heads * head_dim)``.
         """
         ...
 
@@ -106,12 +107,8 @@ class Kernels(Protocol):
     def cached_attention(self, qkv: Tensor, keys: Tensor, values: Tensor, plan: Any) -> Tensor:
         """Write rotated keys and values of the new tokens into the cache in place, then attend over it.
 
-        Args:
-            qkv: ``(tokens, qkv_size)``, packed as :class:`Extension` says, bias added.
-            keys: this layer's cache ``(rows, capacity, num_kv_heads, head_dim)``; ``values`` alike.
-            plan: from :meth:`plan`.
-
-        Returns:
-            ``(tokens, num_heads * head_dim)``.
+        ``qkv`` is ``(tokens, qkv_size)``, packed as :class:`Extension` says, with its bias added; ``keys``
+        and ``values`` are this layer's cache ``(rows, capacity, num_kv_heads, head_dim)``. Returns
+        ``(tokens, num_heads * head_dim)``.
         """
         ...

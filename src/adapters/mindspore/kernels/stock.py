@@ -62,6 +62,11 @@ class StockKernels:
         self.softmax = ops.Softmax(-1)
         self.swap = ms.Tensor(_pair_swap(layout.head_dim))
 
+    def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
+        if weight.dtype == ms.bfloat16:  # no CPU operator gathers it: move the bits, widen the rows
+            return ops.cast(ops.gather(weight.view(ms.uint16), ids, 0).view(ms.bfloat16), ms.float32)
+        return _float32(ops.gather(weight, ids, 0))
+
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         y = self.matmul_transposed(x, _float32(weight))
         if bias is not None:
@@ -69,12 +74,16 @@ class StockKernels:
         return y
 
     def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        mean_square = ops.mean(ops.square(x), -1, keep_dims=True)
-        return x * ops.rsqrt(mean_square + epsilon) * _float32(weight)
+        factor = ops.rsqrt(ops.mean(ops.square(x), -1, keep_dims=True) + epsilon)
+        weight = _float32(weight)
+        if x.shape[0] > 1:
+            factor = ops.tile(factor, (1, x.shape[1]))
+            weight = ops.tile(weight, (x.shape[0], 1))
+        return x * factor * weight
 
     def swiglu(self, h: Tensor) -> Tensor:
-        ffn = h.shape[1] // 2
-        return ops.silu(h[:, :ffn]) * h[:, ffn:]
+        gate, up = ops.split(h, h.shape[1] // 2, 1)
+        return ops.silu(gate) * up
 
     def attention(self, qkv: Tensor, cos: Tensor, sin: Tensor, batch: int, seq: int) -> Tensor:
         heads, kv_heads, dim = self.num_heads, self.num_kv_heads, self.head_dim
@@ -105,37 +114,42 @@ class StockKernels:
 
     def plan(self, extension: Extension, cos: NDArray[np.float32], sin: NDArray[np.float32]) -> _Plan:
         positions = extension.positions
-        heads = self.num_heads + self.num_kv_heads
         return _Plan(
-            ms.Tensor.from_numpy(_spread(cos[positions], 1.0, self.head_dim, heads)),
-            ms.Tensor.from_numpy(_spread(sin[positions], 0.0, self.head_dim, heads)),
+            ms.Tensor.from_numpy(self._spread(cos[positions], 1.0)),
+            ms.Tensor.from_numpy(self._spread(sin[positions], 0.0)),
             tuple(self._spans(extension)),
         )
 
     def cached_attention(self, qkv: Tensor, keys: Tensor, values: Tensor, plan: _Plan) -> Tensor:
         rotated = self._rotate(qkv[:, : self.rotated_size], plan.cos, plan.sin)
-        query = rotated[:, : self.query_size] * self.scale
+        query = rotated[:, : self.query_size]
         key = rotated[:, self.query_size :].reshape(-1, self.num_kv_heads, self.head_dim)
         value = qkv[:, self.rotated_size :].reshape(-1, self.num_kv_heads, self.head_dim)
+        if len(plan.spans) == 1:
+            return self._attend(query, key, value, keys, values, plan.spans[0])
         attended = []
         for span in plan.spans:
             new = slice(span.offset, span.offset + span.length)
-            keys[span.row, span.start : span.end] = key[new]
-            values[span.row, span.start : span.end] = value[new]
-            attended.append(
-                self._attend(query[new], keys[span.row, : span.end], values[span.row, : span.end], span)
-            )
-        return attended[0] if len(attended) == 1 else ops.concat(attended)
+            attended.append(self._attend(query[new], key[new], value[new], keys, values, span))
+        return ops.concat(attended)
 
-    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, span: _Span) -> Tensor:
-        kv_heads, dim, length = self.num_kv_heads, self.head_dim, span.length
-        query = query.reshape(length, kv_heads, self.group, dim).transpose(1, 2, 0, 3)
-        query = query.reshape(kv_heads, self.group * length, dim)
-        scores = self.batch_matmul_transposed(query, keys.transpose(1, 0, 2))
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, span: _Span
+    ) -> Tensor:
+        kv_heads, group, dim, length = self.num_kv_heads, self.group, self.head_dim, span.length
+        keys[span.row, span.start : span.end] = key
+        values[span.row, span.start : span.end] = value
+        keys, values = keys[span.row, : span.end], values[span.row, : span.end]
+        if length > 1:
+            query = query.reshape(length, kv_heads, group, dim).transpose(1, 2, 0, 3)
+        scores = self.batch_matmul_transposed(
+            query.reshape(kv_heads, group * length, dim), keys.transpose(1, 0, 2)
+        )
         if span.mask is not None:
             scores = scores + span.mask
         attended = self.batch_matmul(self.softmax(scores), values.transpose(1, 0, 2))
-        attended = attended.reshape(self.num_heads, length, dim).transpose(1, 0, 2)
+        if length > 1:
+            attended = attended.reshape(self.num_heads, length, dim).transpose(1, 0, 2)
         return attended.reshape(length, self.query_size)
 
     def _spans(self, extension: Extension) -> list[_Span]:
@@ -162,6 +176,12 @@ class StockKernels:
         swapped = self.matmul(x.reshape(-1, self.head_dim), self.swap).reshape(x.shape)
         return x * cos + swapped * sin
 
+    def _spread(self, table: NDArray[np.float32], rest: float) -> NDArray[np.float32]:
+        """Do what :meth:`_expand` does once for all layers, with the scale of the scores on the queries."""
+        row = np.full((len(table), self.head_dim), rest, np.float32)
+        row[:, : 2 * table.shape[1]] = table.repeat(2, axis=1)
+        return np.concatenate([np.tile(self.scale * row, self.num_heads), np.tile(row, self.num_kv_heads)], 1)
+
     def _expand(self, table: Tensor, rest: float, batch: int, seq: int) -> Tensor:
         """Repeat ``(seq, rotary_dim / 2)`` per pair, sequence and head; unrotated channels get ``rest``."""
         pairs = table.reshape(seq, -1, 1)
@@ -170,14 +190,6 @@ class StockKernels:
             (rotated, ops.full((seq, self.head_dim - rotated.shape[1]), rest, dtype=ms.float32)), 1
         )
         return ops.tile(row, (batch, self.num_heads + self.num_kv_heads))
-
-
-def _spread(table: NDArray[np.float32], rest: float, dim: int, heads: int) -> NDArray[np.float32]:
-    """Repeat ``(tokens, rotary_dim / 2)`` per pair and head; unrotated channels get ``rest``."""
-    rotated = table.repeat(2, axis=1)
-    row = np.full((len(table), dim), rest, np.float32)
-    row[:, : rotated.shape[1]] = rotated
-    return np.tile(row, (1, heads))
 
 
 def _pair_swap(dim: int) -> NDArray[np.float32]:

@@ -1,0 +1,35 @@
+"""Preparing a process for MindSpore, each time in a fresh interpreter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def run(program):
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "module", ["glm3.adapters.mindspore", "glm3.adapters.mindspore.runtime", "glm3.adapters.memory"]
+)
+def test_importing_does_not_import_mindspore(module):
+    done = run(f"import sys, {module}; sys.exit('mindspore' in sys.modules)")
+    assert done.returncode == 0, done.stderr
+
+
+def test_preparing_twice_is_harmless_and_keeps_what_the_user_set():
+    done = run(
+        "import os; os.environ['GLOG_v'] = '4'; os.environ.pop('GOMP_SPINCOUNT', None)\n"
+        "from glm3.adapters.mindspore.runtime import graph_mode, prepare\n"
+        "prepare(1); prepare(2)\n"
+        "import mindspore as ms\n"
+        "with graph_mode(): inside = ms.get_context('mode') == ms.GRAPH_MODE\n"
+        "after = ms.get_context('mode') == ms.PYNATIVE_MODE\n"
+        "print(os.environ['GLOG_v'], os.environ['GOMP_SPINCOUNT'], inside, after)\n"
+    )
+    assert done.stdout.split() == ["4", "1000", "True", "True"], done.stderr
