@@ -9,7 +9,7 @@ from glm3.domain.ports.tokenizer import Tokenizer
 __all__ = ["IncrementalDetokenizer", "StopStringFilter"]
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-_LONGEST_CHARACTER = 4  # bytes of UTF-8, and a byte-fallback id carries one
+_LONGEST_CHARACTER = 4  # bytes of UTF-8; a byte-fallback id carries one, a dummy space may come before
 
 
 class IncrementalDetokenizer:
@@ -65,7 +65,7 @@ class IncrementalDetokenizer:
         if not text:
             return ""  # a lone dummy space: what follows decides
         if text.endswith(_REPLACEMENT):
-            return self._release_broken() if len(self._pending) >= _LONGEST_CHARACTER else ""
+            return self._release_broken() if len(self._pending) > _LONGEST_CHARACTER else ""
         self._pending.clear()
         self._started = True
         return text

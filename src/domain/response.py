@@ -17,11 +17,21 @@ from glm3.domain.conversation import FinishReason, Message, Reply, Role, ToolCal
 from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.domain.tool_call import fenced_code, parse_tool_call
 
-__all__ = ["INTERPRETER", "interpret", "names_tool", "parse_response", "split_parts", "visible"]
+__all__ = [
+    "INTERPRETER",
+    "TRAINING_DATE",
+    "fill_in_date",
+    "interpret",
+    "names_tool",
+    "parse_response",
+    "split_parts",
+    "visible",
+]
 
 INTERPRETER = "interpreter"
 
-_TRAINING_DATE, _SHOWN_DATE = "[[训练时间]]", "2023年"
+TRAINING_DATE = "[[训练时间]]"
+"""The placeholder that the model writes for the date of its training; the model card shows 2023年."""
 _NAME = re.compile(r"[\w.:/-]{1,128}")
 
 
@@ -82,7 +92,12 @@ def visible(text: str) -> str:
 
     Source: the response handling of the model card.
     """
-    return text.strip().replace(_TRAINING_DATE, _SHOWN_DATE)
+    return fill_in_date(text.strip())
+
+
+def fill_in_date(text: str) -> str:
+    """Replace the placeholder for the training date."""
+    return text.replace(TRAINING_DATE, "2023年")
 
 
 def names_tool(metadata: str) -> bool:

@@ -1,4 +1,4 @@
-"""Port: a model that learns. One optimizer step at a time; what to learn and when to save is decided above."""
+"""Port: a model that learns, one optimizer step at a time; what to learn and when to save lies above."""
 
 from __future__ import annotations
 
