@@ -8,18 +8,24 @@ from typing import Any
 
 from attrs import frozen
 
-from glm3.domain.errors import ConfigError
+from glm3.domain.errors import ConfigError, ParameterMismatchError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.parameters import (
     EMBEDDING,
     FINAL_NORM,
-    IGNORED_SUFFIXES,
+    is_model_parameter,
     layer_prefix,
     parameter_shapes,
 )
 from glm3.domain.tensors import TensorSpec
 
-__all__ = ["ImpliedConfig", "ParameterDifferences", "compare_parameters", "implied_config"]
+__all__ = [
+    "ImpliedConfig",
+    "ParameterDifferences",
+    "compare_parameters",
+    "implied_config",
+    "require_fit",
+]
 
 Shape = tuple[int, ...]
 
@@ -41,17 +47,31 @@ class ParameterDifferences:
 
 
 def compare_parameters(found: Mapping[str, Shape], config: ModelConfig) -> ParameterDifferences:
-    """Compare shapes by Hugging Face name; what every network recomputes is never unexpected."""
+    """Compare shapes by Hugging Face name; what is no model parameter is never unexpected."""
     expected = parameter_shapes(config)
     return ParameterDifferences(
         missing=tuple(name for name in expected if name not in found),
-        unexpected=tuple(
-            name for name in found if name not in expected and not name.endswith(IGNORED_SUFFIXES)
-        ),
+        unexpected=tuple(name for name in found if name not in expected and is_model_parameter(name)),
         mis_shaped=tuple(
             (name, shape, found[name]) for name, shape in expected.items() if found.get(name, shape) != shape
         ),
     )
+
+
+def require_fit(found: Mapping[str, Shape], config: ModelConfig) -> None:
+    """Check that a checkpoint holds exactly the network's parameters, by Hugging Face name.
+
+    Raises:
+        ParameterMismatchError: listing every parameter that is missing, unexpected or of another shape.
+    """
+    differences = compare_parameters(found, config)
+    if differences:
+        raise ParameterMismatchError(
+            missing=differences.missing,
+            unexpected=differences.unexpected,
+            mis_shaped=differences.mis_shaped,
+            hint="compare the checkpoint with the configuration: glm3 inspect PATH",
+        )
 
 
 @frozen

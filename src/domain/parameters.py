@@ -17,6 +17,7 @@ __all__ = [
     "IGNORED_SUFFIXES",
     "OUTPUT_LAYER",
     "from_mindspore_name",
+    "is_model_parameter",
     "layer_prefix",
     "parameter_shapes",
     "to_mindspore_name",
@@ -31,6 +32,9 @@ _LATER_MINDSPORE_EMBEDDING = "transformer.embedding.embedding_weight"  # MindFor
 
 IGNORED_SUFFIXES = ("rotary_pos_emb.inv_freq",)
 """Carried by published checkpoints, recomputed by every network, ignored on load."""
+
+_TRAINING_PREFIXES = ("adam_m.", "adam_v.")
+_TRAINING_SCALARS = ("epoch_num", "step_num", "global_step", "loss_scale", "step", "good_steps")
 
 
 def layer_prefix(layer: int) -> str:
@@ -69,6 +73,13 @@ def _parameters(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     if config.post_layer_norm:
         yield FINAL_NORM, (hidden,)
     yield OUTPUT_LAYER, (config.padded_vocab_size, hidden)
+
+
+def is_model_parameter(name: str) -> bool:
+    """Tell weights from what else checkpoints carry: recomputed tables, and the state of a training run."""
+    return not (
+        name.endswith(IGNORED_SUFFIXES) or name.startswith(_TRAINING_PREFIXES) or name in _TRAINING_SCALARS
+    )
 
 
 def to_mindspore_name(name: str) -> str:

@@ -11,9 +11,10 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from glm3.domain.errors import InvalidInputError, ParameterMismatchError
+from glm3.domain.errors import InvalidInputError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.model_inputs import check_capacity, check_extension, check_forward, check_row_length
+from glm3.domain.parameter_check import require_fit
 from glm3.domain.parameters import EMBEDDING, FINAL_NORM, OUTPUT_LAYER, layer_prefix, parameter_shapes
 from glm3.domain.ports.model import KVCache
 
@@ -60,18 +61,11 @@ class NumpyModel:
     """
 
     def __init__(self, config: ModelConfig, parameters: Mapping[str, FloatArray]) -> None:
-        shapes = parameter_shapes(config)
-        missing = [name for name in shapes if name not in parameters]
-        unexpected = [name for name in parameters if name not in shapes]
-        mis_shaped = [
-            (name, shape, parameters[name].shape)
-            for name, shape in shapes.items()
-            if name in parameters and parameters[name].shape != shape
-        ]
-        if missing or unexpected or mis_shaped:
-            raise ParameterMismatchError(missing=missing, unexpected=unexpected, mis_shaped=mis_shaped)
+        require_fit({name: array.shape for name, array in parameters.items()}, config)
         self._config = config
-        self._parameters = {name: np.asarray(parameters[name], np.float32) for name in shapes}
+        self._parameters = {
+            name: np.asarray(parameters[name], np.float32) for name in parameter_shapes(config)
+        }
 
     @classmethod
     def random(cls, config: ModelConfig, seed: int, scale: float = 0.02) -> NumpyModel:

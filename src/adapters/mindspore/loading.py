@@ -6,8 +6,9 @@ import mindspore as ms
 import numpy as np
 
 from glm3.adapters.mindspore.network import ChatGLMNetwork
-from glm3.domain.errors import CheckpointError, ParameterMismatchError
-from glm3.domain.parameters import IGNORED_SUFFIXES, from_mindspore_name
+from glm3.domain.errors import CheckpointError
+from glm3.domain.parameter_check import require_fit
+from glm3.domain.parameters import from_mindspore_name, is_model_parameter
 from glm3.domain.ports.checkpoint_store import CheckpointReader
 from glm3.domain.tensors import Array, DType, from_float32, to_float32
 
@@ -24,26 +25,16 @@ def load_weights(network: ChatGLMNetwork, reader: CheckpointReader) -> None:
         ParameterMismatchError: with every parameter that is missing, unexpected or of another shape.
         CheckpointError: a parameter is stored as integers.
     """
-    parameters = {parameter.name: parameter for parameter in network.get_parameters()}
     stored = {
-        from_mindspore_name(name): spec
-        for name, spec in reader.tensors.items()
-        if not name.endswith(IGNORED_SUFFIXES)
+        from_mindspore_name(name): spec for name, spec in reader.tensors.items() if is_model_parameter(name)
     }
-    missing = [name for name in parameters if name not in stored]
-    unexpected = [name for name in stored if name not in parameters]
-    mis_shaped = [
-        (name, tuple(parameters[name].shape), spec.shape)
-        for name, spec in stored.items()
-        if name in parameters and tuple(parameters[name].shape) != spec.shape
-    ]
-    if missing or unexpected or mis_shaped:
-        raise ParameterMismatchError(missing=missing, unexpected=unexpected, mis_shaped=mis_shaped)
+    require_fit({name: spec.shape for name, spec in stored.items()}, network.config)
     for name, spec in stored.items():
         if not spec.dtype.is_floating:
             raise CheckpointError(
                 "not a weight", field=name, expected="floating-point numbers", found=spec.dtype.value
             )
+    parameters = {parameter.name: parameter for parameter in network.get_parameters()}
     for name, spec in stored.items():
         array = _converted(reader.read(spec.name), spec.dtype, network.dtype)
         parameters[name].set_data(_tensor(array, network.dtype))

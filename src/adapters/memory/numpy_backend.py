@@ -1,0 +1,36 @@
+"""The model backend port over numpy: slow, short, and independent of every runtime."""
+
+from __future__ import annotations
+
+from glm3.adapters.memory.numpy_model import NumpyModel
+from glm3.domain.model_config import ModelConfig
+from glm3.domain.parameters import from_mindspore_name, is_model_parameter
+from glm3.domain.ports.backend import LoadOptions
+from glm3.domain.ports.checkpoint_store import CheckpointReader
+from glm3.domain.ports.model import LanguageModel
+from glm3.domain.tensors import to_float32
+
+__all__ = ["NumpyBackend"]
+
+
+class NumpyBackend:
+    """Hold weights as float32 arrays, whatever precision and kernels the options ask for."""
+
+    def load(
+        self, config: ModelConfig, weights: CheckpointReader | None, options: LoadOptions
+    ) -> LanguageModel:
+        """Return the numpy model over ``weights``, or over random numbers where there are none.
+
+        Raises:
+            ParameterMismatchError: the weights do not fit the configuration.
+        """
+        if weights is None:
+            return NumpyModel.random(config, options.seed)
+        return NumpyModel(
+            config,
+            {
+                from_mindspore_name(name): to_float32(weights.read(name), spec.dtype)
+                for name, spec in weights.tensors.items()
+                if is_model_parameter(name)
+            },
+        )
