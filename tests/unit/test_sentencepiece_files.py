@@ -50,7 +50,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(content, tmp_path_factory,
     """Between two fields too, where sentencepiece itself would load it with other settings."""
     path = tmp_path_factory.getbasetemp() / "truncated.model"
     path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
-    with pytest.raises(TokenizerError):
+    with pytest.raises(TokenizerError, match="truncated"):
         SentencePieceTokenizer(path)
 
 
@@ -58,7 +58,7 @@ def test_every_cut_of_the_settings_is_refused(content, tmp_path: Path):
     path = tmp_path / "tokenizer.model"
     for end in range(len(content) - 150, len(content)):
         path.write_bytes(content[:end])
-        with pytest.raises(TokenizerError):
+        with pytest.raises(TokenizerError, match="truncated"):
             SentencePieceTokenizer(path)
 
 
