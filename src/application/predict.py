@@ -1,0 +1,91 @@
+"""Use case: answer many independent prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from attrs import evolve, field, frozen
+
+from glm3.domain.conversation import Reply
+from glm3.domain.decoding import generate
+from glm3.domain.errors import UsageError
+from glm3.domain.generation import GenerationConfig
+from glm3.domain.ports.model import LanguageModel
+from glm3.domain.ports.tokenizer import Tokenizer
+from glm3.domain.prompt import PromptBuilder
+from glm3.domain.response import parse_response
+from glm3.domain.template import parse_prompt
+
+__all__ = ["PredictRequest", "Prediction", "predict"]
+
+
+@frozen(kw_only=True)
+class PredictRequest:
+    """Prompts to answer, ``batch_size`` of them together.
+
+    A prompt is the text of a user's turn, or a written-out template ``[gMASK]sop<|user|> ...``, which is
+    read and not wrapped again. The model's own stop ids end an answer unless ``options`` names others.
+    """
+
+    prompts: tuple[str, ...] = field(converter=tuple)
+    options: GenerationConfig = GenerationConfig()
+    batch_size: int = 1
+
+
+@frozen
+class Prediction:
+    """One answer.
+
+    ``full_text`` is prompt and answer decoded together, markers included, as MindFormers prints it.
+    """
+
+    prompt: str
+    reply: Reply
+    full_text: str
+
+
+def predict(
+    request: PredictRequest,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Prediction]:
+    """Yield one prediction a prompt, in order; ``progress`` is told how many of how many are done.
+
+    Raises:
+        UsageError: there are no prompts, or the batch size is below 1.
+        ConversationError: a written-out template is malformed.
+        ContextLengthError: a prompt leaves no room for an answer.
+    """
+    if not request.prompts:
+        raise UsageError("nothing to predict", expected="at least one prompt")
+    if request.batch_size < 1:
+        raise UsageError("no such batch size", expected="at least 1", found=request.batch_size)
+    builder = PromptBuilder(tokenizer)
+    prompts = [builder.build(parse_prompt(text)) for text in request.prompts]
+    return _predict(request, model, tokenizer, prompts, progress)
+
+
+def _predict(
+    request: PredictRequest,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[Prediction]:
+    special = tokenizer.special_tokens
+    options = evolve(
+        request.options,
+        stop_ids=request.options.stop_ids or special.stop_ids,
+        vocab_size=request.options.vocab_size or special.vocab_size,
+    )
+    for start in range(0, len(prompts), request.batch_size):
+        batch = prompts[start : start + request.batch_size]
+        texts = request.prompts[start : start + request.batch_size]
+        for text, result in zip(texts, generate(model, batch, options), strict=True):
+            reply = parse_response(result.new_ids, tokenizer, result.finish_reason)
+            ended = result.ids[-1] in options.stop_ids
+            full_text = tokenizer.decode(result.ids[:-1] if ended else result.ids)
+            yield Prediction(text, evolve(reply, usage=result.usage), full_text)
+        if progress is not None:
+            progress(min(start + len(batch), len(prompts)), len(prompts))
