@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from glm3.domain.errors import ContextLengthError, InvalidInputError
 from glm3.domain.model_config import ModelConfig
 
-__all__ = ["check_capacity", "check_extension", "check_forward", "check_row_length"]
+__all__ = ["check_capacity", "check_extension", "check_forward", "check_row_length", "check_targets"]
 
 IntArray = NDArray[np.int64]
 
@@ -87,7 +87,10 @@ def check_row_length(current: int, wanted: int) -> None:
 
 
 def check_forward(
-    config: ModelConfig, input_ids: IntArray, attention_mask: IntArray | None, position_ids: IntArray | None
+    config: ModelConfig,
+    input_ids: NDArray[np.integer[Any]],
+    attention_mask: IntArray | None,
+    position_ids: IntArray | None,
 ) -> None:
     """Check whole sequences ``(batch, seq)`` and what accompanies them.
 
@@ -119,6 +122,23 @@ def check_forward(
             found=f"{position_ids.min()} to {position_ids.max()}",
         )
     _check_ids(config, int(input_ids.min()), int(input_ids.max()))
+
+
+def check_targets(config: ModelConfig, input_ids: NDArray[np.int32], targets: NDArray[np.int32]) -> None:
+    """Check sequences to learn from: ids as for a forward pass, and a target or -100 for each of them.
+
+    Raises:
+        ContextLengthError: ``seq`` exceeds the model's ``seq_length``.
+        InvalidInputError: shapes differ, or an id or target is out of range.
+    """
+    check_forward(config, input_ids, None, None)
+    if targets.shape != input_ids.shape:
+        raise InvalidInputError(
+            "shape differs from input_ids", field="targets", expected=input_ids.shape, found=targets.shape
+        )
+    supervised = targets[targets != -100]
+    if supervised.size:
+        _check_ids(config, int(supervised.min()), int(supervised.max()))
 
 
 def _check_ids(config: ModelConfig, lowest: int, highest: int) -> None:

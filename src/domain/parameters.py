@@ -33,7 +33,7 @@ _LATER_MINDSPORE_EMBEDDING = "transformer.embedding.embedding_weight"  # MindFor
 IGNORED_SUFFIXES = ("rotary_pos_emb.inv_freq",)
 """Carried by published checkpoints, recomputed by every network, ignored on load."""
 
-_TRAINING_PREFIXES = ("adam_m.", "adam_v.")
+_TRAINING_PREFIXES = ("adam_m.", "adam_v.", "master.")
 _TRAINING_SCALARS = ("epoch_num", "step_num", "global_step", "loss_scale", "step", "good_steps")
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import mindspore as ms
-import numpy as np
-
 from glm3.adapters.mindspore.network import ChatGLMNetwork
+from glm3.adapters.mindspore.tensors import to_tensor
 from glm3.domain.errors import CheckpointError
 from glm3.domain.parameter_check import require_fit
 from glm3.domain.parameters import from_mindspore_name, is_model_parameter
@@ -37,14 +35,8 @@ def load_weights(network: ChatGLMNetwork, reader: CheckpointReader) -> None:
     parameters = {parameter.name: parameter for parameter in network.get_parameters()}
     for name, spec in stored.items():
         array = _converted(reader.read(spec.name), spec.dtype, network.dtype)
-        parameters[name].set_data(_tensor(array, network.dtype))
+        parameters[name].set_data(to_tensor(array, network.dtype))
 
 
 def _converted(array: Array, source: DType, target: DType) -> Array:
     return array if source is target else from_float32(to_float32(array, source), target)
-
-
-def _tensor(array: Array, dtype: DType) -> ms.Tensor:
-    """Wrap a carried array without a copy where it is contiguous."""
-    tensor = ms.Tensor.from_numpy(np.ascontiguousarray(array))
-    return tensor.view(ms.bfloat16) if dtype is DType.BFLOAT16 else tensor

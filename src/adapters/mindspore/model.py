@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 
 from glm3.adapters.mindspore.kernels.base import Extension, HeadLayout, Tensor
 from glm3.adapters.mindspore.network import ChatGLMNetwork
+from glm3.adapters.mindspore.training.trainer import MindSporeTrainer
 from glm3.domain.errors import InvalidInputError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.model_inputs import check_capacity, check_extension, check_forward, check_row_length
+from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.model import KVCache
+from glm3.domain.training.options import TrainOptions
 
 __all__ = ["MindSporeCache", "MindSporeModel"]
 
@@ -129,6 +132,9 @@ class MindSporeModel:
 
     def parameters(self) -> dict[str, FloatArray]:
         return {p.name: p.astype(ms.float32).asnumpy() for p in self.network.get_parameters()}
+
+    def trainer(self, options: TrainOptions, communicator: Communicator) -> MindSporeTrainer:
+        return MindSporeTrainer(self.network, options, communicator)
 
     def _parts(
         self, input_ids: IntArray, attention_mask: IntArray | None, position_ids: IntArray | None

@@ -37,7 +37,8 @@ class StepReport:
     """What one optimizer step did.
 
     ``loss`` is the mean over all supervised tokens of the global batch; ``grad_norm`` is the global L2 norm
-    before clipping; with ``overflow`` the step was skipped and nothing but the loss scale has changed.
+    before clipping; ``loss_scale`` is what the step was computed with. With ``overflow`` a gradient was not
+    finite: the step was skipped and nothing but the next step's loss scale has changed.
     """
 
     loss: float
@@ -60,13 +61,14 @@ class Trainer(Protocol):
         ...
 
     def parameters(self) -> Mapping[str, Array]:
-        """Return the trainable parameters by name, in the precision they are kept in."""
+        """Return copies of the trainable parameters by name, carried in the precision they are kept in."""
         ...
 
     def state(self) -> Mapping[str, Array]:
         """Return everything besides the parameters that a later step depends on: moments, counters, scale.
 
-        Moments are called ``adam_m.NAME`` and ``adam_v.NAME``; scalars are ``step`` and ``loss_scale``.
+        Moments are called ``adam_m.NAME`` and ``adam_v.NAME``, float32 master copies ``master.NAME``; scalars
+        are ``step``, ``loss_scale`` and ``good_steps``.
         """
         ...
 

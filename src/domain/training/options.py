@@ -29,7 +29,9 @@ class TrainOptions:
 
     ``loss_scale`` None trains without scaling; otherwise it is the dynamic scale's start, halved (by
     ``scale_factor``) on overflow down to 1 and doubled after ``scale_window`` good steps.
-    ``max_grad_norm`` None does not clip. ``recompute`` drops activations and computes them again.
+    ``max_grad_norm`` None does not clip. ``master_weights`` keeps a float32 copy of parameters that are
+    stored narrower, so that small updates are not rounded away. ``recompute`` drops activations and computes
+    them again. ``compute_dtype`` is for accelerators: a CPU computes in float32. ``seed`` draws dropout.
     """
 
     optimizer: OptimizerKind = OptimizerKind.ADAMW
@@ -41,8 +43,10 @@ class TrainOptions:
     loss_scale: float | None = None
     scale_factor: float = 2.0
     scale_window: int = 1000
+    master_weights: bool = False
     recompute: bool = False
     compute_dtype: DType = DType.FLOAT32
+    seed: int = 0
 
     def __attrs_post_init__(self) -> None:
         for name in ("beta1", "beta2"):
@@ -50,10 +54,15 @@ class TrainOptions:
                 raise InvalidInputError(
                     "invalid value", field=name, expected="from 0 up to, not including, 1"
                 )
-        for name in ("eps", "scale_factor", "scale_window"):
-            if getattr(self, name) <= 0:
+        for name in ("eps", "scale_window", "max_grad_norm"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InvalidInputError("invalid value", field=name, expected="above 0", found=value)
+        for name, lowest in (("loss_scale", 1), ("scale_factor", 1), ("weight_decay", 0)):
+            value = getattr(self, name)
+            if value is not None and not value >= lowest:
                 raise InvalidInputError(
-                    "invalid value", field=name, expected="above 0", found=getattr(self, name)
+                    "invalid value", field=name, expected=f"{lowest} or more", found=value
                 )
 
 

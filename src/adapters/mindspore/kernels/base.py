@@ -100,6 +100,26 @@ class Kernels(Protocol):
         """
         ...
 
+    def sum_of_squares(self, x: Tensor) -> Tensor:
+        """Return the sum of the squares of float32 ``x``, a scalar; not finite unless every number is."""
+        ...
+
+    def adamw(
+        self,
+        parameters: Sequence[Tensor],
+        means: Sequence[Tensor],
+        squares: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        settings: Tensor,
+    ) -> Tensor:
+        """Take one step of AdamW in place and return a scalar that is there once it is done.
+
+        Parameters may be of any floating dtype; moments and gradients are float32. ``settings`` ``(11,)``
+        float32 holds what :func:`~glm3.adapters.mindspore.kernels.adamw.step_settings` lists, then a factor
+        for the gradients, then 0 to leave everything as it is.
+        """
+        ...
+
     def plan(self, extension: Extension, cos: NDArray[np.float32], sin: NDArray[np.float32]) -> Any:
         """Prepare what every layer of one cached pass shares; ``cos`` and ``sin`` cover all positions."""
         ...

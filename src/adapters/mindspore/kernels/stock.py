@@ -6,15 +6,18 @@ long as the same operation on equal shapes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mindspore as ms
 import numpy as np
 from attrs import frozen
 from mindspore import ops
 from numpy.typing import NDArray
 
+from glm3.adapters.mindspore.kernels.adamw import StockAdamW
 from glm3.adapters.mindspore.kernels.base import Extension, HeadLayout, Tensor
 
-__all__ = ["StockKernels"]
+__all__ = ["StockKernels", "widen"]
 
 _MASKED = -1e9  # exp() of it is 0 in float32
 _QUERY_BLOCK = 128  # queries scored at once over the cache: bounds the memory of scores and mask
@@ -61,21 +64,22 @@ class StockKernels:
         self.batch_matmul_transposed = ops.BatchMatMul(transpose_b=True)
         self.softmax = ops.Softmax(-1)
         self.swap = ms.Tensor(_pair_swap(layout.head_dim))
+        self.adamw: Callable[..., Tensor] = StockAdamW()
 
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         if weight.dtype == ms.bfloat16:  # no CPU operator gathers it: move the bits, widen the rows
             return ops.cast(ops.gather(weight.view(ms.uint16), ids, 0).view(ms.bfloat16), ms.float32)
-        return _float32(ops.gather(weight, ids, 0))
+        return widen(ops.gather(weight, ids, 0))
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        y = self.matmul_transposed(x, _float32(weight))
+        y = self.matmul_transposed(x, widen(weight))
         if bias is not None:
-            y = ops.bias_add(y, _float32(bias))
+            y = ops.bias_add(y, widen(bias))
         return y
 
     def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         factor = ops.rsqrt(ops.mean(ops.square(x), -1, keep_dims=True) + epsilon)
-        weight = _float32(weight)
+        weight = widen(weight)
         if x.shape[0] > 1:
             factor = ops.tile(factor, (1, x.shape[1]))
             weight = ops.tile(weight, (x.shape[0], 1))
@@ -108,9 +112,12 @@ class StockKernels:
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         counted = ops.cast(labels != -100, ms.float32)
-        log_probabilities = ops.log_softmax(_float32(logits), -1)
+        log_probabilities = ops.log_softmax(widen(logits), -1)
         picked = ops.gather_elements(log_probabilities, 1, ops.maximum(labels, 0).reshape(-1, 1)).reshape(-1)
         return -(picked * counted).sum() / (counted.sum() + 1e-8)
+
+    def sum_of_squares(self, x: Tensor) -> Tensor:
+        return ops.square(x).sum(-1).sum()  # row by row: one sum over millions loses digits
 
     def plan(self, extension: Extension, cos: NDArray[np.float32], sin: NDArray[np.float32]) -> _Plan:
         positions = extension.positions
@@ -201,6 +208,6 @@ def _pair_swap(dim: int) -> NDArray[np.float32]:
     return matrix
 
 
-def _float32(tensor: Tensor) -> Tensor:
+def widen(tensor: Tensor) -> Tensor:
     """Widen stored numbers: MindSpore's CPU operators lack bfloat16 and are slow in float16."""
     return tensor if tensor.dtype == ms.float32 else ops.cast(tensor, ms.float32)

@@ -1,0 +1,159 @@
+"""The trainer port over the MindSpore network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import mindspore as ms
+import numpy as np
+from attrs import evolve
+from mindspore import Parameter
+
+from glm3.adapters.mindspore.kernels.base import Tensor
+from glm3.adapters.mindspore.network import ChatGLMNetwork
+from glm3.adapters.mindspore.runtime import graph_mode
+from glm3.adapters.mindspore.tensors import dtype_of, to_carrier, to_tensor
+from glm3.adapters.mindspore.training.optimizer import Optimizer
+from glm3.adapters.mindspore.training.step import SplitStep, WholeStep
+from glm3.domain.errors import InvalidInputError, ParameterMismatchError
+from glm3.domain.model_inputs import check_targets
+from glm3.domain.ports.communicator import Communicator
+from glm3.domain.ports.training import MicroBatch, StepReport
+from glm3.domain.tensors import Array
+from glm3.domain.training.loss_scale import DynamicLossScale
+from glm3.domain.training.options import TrainOptions
+
+__all__ = ["MindSporeTrainer"]
+
+_SCALARS = ("step", "loss_scale", "good_steps")
+
+
+class MindSporeTrainer:
+    """Train a network's parameters in place, with whole steps compiled as graphs.
+
+    A step of one micro-batch on one rank is one graph. Otherwise one graph adds each micro-batch's gradients
+    to sums, the host adds the sums of all ranks, and a second graph updates. Each new ``(batch, seq)``
+    compiles once: pad to one shape.
+    """
+
+    def __init__(self, network: ChatGLMNetwork, options: TrainOptions, communicator: Communicator) -> None:
+        self._network = network
+        self._communicator = communicator
+        self._scaled = options.loss_scale is not None
+        self._scale = DynamicLossScale(
+            options.loss_scale or 1.0, factor=options.scale_factor, window=options.scale_window
+        )
+        self._updates = 0
+        self._parameters: dict[str, Parameter] = {p.name: p for p in network.trainable_params()}
+        for parameter in self._parameters.values():
+            # Updates are in place: the memory must not be a caller's array or a mapped file.
+            _set(parameter, to_carrier(parameter))
+        if options.recompute:
+            for layer in network.layers:
+                layer.recompute()
+        self._optimizer = Optimizer(list(self._parameters.values()), network.kernels, options)
+        self._whole = WholeStep(network, self._optimizer)
+        self._split: SplitStep | None = None  # made when it is needed: its sums take memory
+
+    def step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepReport:
+        for batch in micro_batches:
+            check_targets(self._network.config, batch.input_ids, batch.targets)
+        supervised = int(self._all_ranks(sum(batch.supervised_tokens for batch in micro_batches)))
+        if not supervised:
+            raise InvalidInputError(
+                "nothing to learn",
+                field="targets",
+                expected="a target other than -100 somewhere in the batch",
+                hint="prompts may fill the sequences: a longer seq_length keeps the answers",
+            )
+        scale = self._scale.value
+        settings = self._optimizer.settings(learning_rate, self._updates + 1, 1 / scale)
+        with graph_mode():
+            if len(micro_batches) == 1 and self._communicator.world_size == 1:
+                loss, norm, finite = (
+                    self._whole(*_inputs(micro_batches[0], scale), settings).asnumpy().tolist()
+                )
+            else:
+                loss, norm, finite = self._step_in_parts(micro_batches, scale, supervised, settings)
+        overflow = not finite
+        if self._scaled:
+            self._scale = self._scale.after(overflow=overflow)
+        self._updates += not overflow
+        return StepReport(loss, norm, learning_rate, overflow, scale, supervised)
+
+    def parameters(self) -> Mapping[str, Array]:
+        return {name: to_carrier(parameter) for name, parameter in self._parameters.items()}
+
+    def state(self) -> Mapping[str, Array]:
+        return {
+            **{parameter.name: to_carrier(parameter) for parameter in self._optimizer.state},
+            "step": np.array(self._updates, np.int64),
+            "loss_scale": np.array(self._scale.value, np.float32),
+            "good_steps": np.array(self._scale.good_steps, np.int64),
+        }
+
+    def restore(self, parameters: Mapping[str, Array], state: Mapping[str, Array]) -> None:
+        moments = {parameter.name: parameter for parameter in self._optimizer.state}
+        _require_fit(self._parameters, parameters)
+        _require_fit({**moments, **dict.fromkeys(_SCALARS)}, state)
+        for name, parameter in self._parameters.items():
+            _set(parameter, parameters[name])
+        for name, parameter in moments.items():
+            _set(parameter, state[name])
+        self._updates = int(state["step"])
+        self._scale = evolve(
+            self._scale, value=float(state["loss_scale"]), good_steps=int(state["good_steps"])
+        )
+
+    def _step_in_parts(
+        self, micro_batches: Sequence[MicroBatch], scale: float, supervised: int, settings: Tensor
+    ) -> tuple[float, float, float]:
+        if self._split is None:
+            self._split = SplitStep(self._network, self._optimizer)
+        self._split.clear()
+        loss = 0.0
+        for batch in micro_batches:
+            weight = batch.supervised_tokens / supervised
+            loss += weight * float(self._split.accumulate(*_inputs(batch, weight * scale)).asnumpy())
+        if self._communicator.world_size > 1:
+            loss = self._all_ranks(loss)
+            self._split.load(self._communicator.all_reduce(self._split.flat()))
+        norm, finite = self._split.update(settings).asnumpy().tolist()
+        return loss, norm, finite
+
+    def _all_ranks(self, value: float) -> float:
+        return float(self._communicator.all_reduce(np.array(value, np.float64)))
+
+
+def _inputs(batch: MicroBatch, factor: float) -> tuple[Tensor, Tensor, Tensor]:
+    def ids(array: Array) -> Tensor:
+        return ms.Tensor.from_numpy(np.ascontiguousarray(array, np.int32))
+
+    return ids(batch.input_ids), ids(batch.targets), ms.Tensor(factor, ms.float32)
+
+
+def _require_fit(expected: Mapping[str, Parameter | None], found: Mapping[str, Array]) -> None:
+    """Check names, shapes and element types; an expected None is a scalar."""
+    shapes = {name: () if p is None else tuple(p.shape) for name, p in expected.items()}
+    mis_shaped = [
+        (name, shape, found[name].shape)
+        for name, shape in shapes.items()
+        if name in found and found[name].shape != shape
+    ]
+    missing, unexpected = shapes.keys() - found.keys(), found.keys() - shapes.keys()
+    if missing or unexpected or mis_shaped:
+        raise ParameterMismatchError(
+            missing=sorted(missing), unexpected=sorted(unexpected), mis_shaped=mis_shaped
+        )
+    for name, parameter in expected.items():
+        if parameter is not None and found[name].dtype != dtype_of(parameter).carrier:
+            raise InvalidInputError(
+                "stored in another precision",
+                field=name,
+                expected=dtype_of(parameter).value,
+                found=found[name].dtype.name,
+            )
+
+
+def _set(parameter: Parameter, array: Array) -> None:
+    parameter.set_data(to_tensor(np.array(array), dtype_of(parameter)))
