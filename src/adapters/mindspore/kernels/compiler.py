@@ -1,0 +1,202 @@
+"""Compile the native kernels for this machine, once, and keep the library in the user's cache."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+from glm3.domain.errors import BackendError
+
+__all__ = ["Compiler", "KernelBuild", "find_compiler", "kernel_library"]
+
+SOURCES = Path(__file__).parent / "native"
+UNIT = "library.cpp"
+
+FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-march=native" if platform.machine() in ("x86_64", "AMD64", "i686") else "-mcpu=native",
+    # Of -ffast-math only what keeps NaN, infinity and the order of sums: overflow must stay visible, and a
+    # resumed run must repeat the bits of the straight one.
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+    "-fopenmp",
+    "-fPIC",
+    "-shared",
+)
+
+_log = logging.getLogger(__name__)
+
+_TIMEOUT = 600.0  # seconds; 4 are usual
+_STDERR_LINES = 20
+
+
+@frozen
+class Compiler:
+    """A C++ compiler: the command that starts it and what it says about itself."""
+
+    command: tuple[str, ...]
+    version: str
+
+
+@frozen
+class KernelBuild:
+    """A kernel library ready to load, and how it came about."""
+
+    path: Path
+    compiled: bool
+    seconds: float
+
+
+def find_compiler() -> Compiler | None:
+    """Return the compiler ``CXX`` names, else the first of g++, clang++ and c++ that runs, else None.
+
+    Raises:
+        BackendError: ``CXX`` is set and does not run.
+    """
+    if named := os.environ.get("CXX"):
+        compiler = _probe(tuple(shlex.split(named)))
+        if compiler is None:
+            raise BackendError(
+                "the compiler that CXX names does not run",
+                field="CXX",
+                found=repr(named),
+                hint="unset CXX, or set it to a C++17 compiler",
+            )
+        return compiler
+    candidates = (_probe((name,)) for name in ("g++", "clang++", "c++"))
+    return next((compiler for compiler in candidates if compiler is not None), None)
+
+
+def kernel_library(
+    cache: Path, *, report: Callable[[str], object] = _log.info, sources: Path = SOURCES
+) -> KernelBuild | None:
+    """Return this machine's library, compiled unless ``cache`` has it; None where nothing can compile it.
+
+    A compiler is asked for its own build of it; without a compiler any build will do. Processes that compile
+    at the same time do the work twice and agree on the result: the last rename wins.
+
+    Args:
+        cache: folder of compiled kernels; made if needed.
+        report: called with a line for the user before a compilation and after it; logged by default.
+        sources: folder of ``library.cpp`` and all it includes.
+
+    Raises:
+        BackendError: compiling failed (the end of the compiler's messages is quoted), or ``cache`` cannot
+            be written.
+    """
+    started = time.perf_counter()
+    folder = cache / _digest(*_source_texts(sources), *FLAGS, platform.machine(), _cpu_features())
+    compiler = find_compiler()
+    if compiler is None:
+        built = next((path for path in sorted(folder.glob("*.so")) if _loads(path)), None)
+        return None if built is None else KernelBuild(built, compiled=False, seconds=_since(started))
+    path = folder / f"{_digest(*compiler.command, compiler.version)}.so"
+    if _loads(path):
+        return KernelBuild(path, compiled=False, seconds=_since(started))
+    report(f"compiling the CPU kernels with {compiler.version} (once for this machine)")
+    try:
+        _compile(compiler, sources, path)
+    except OSError as error:
+        raise BackendError(
+            f"cannot write compiled kernels: {error.strerror or error}",
+            path=cache,
+            hint="set GLM3_CACHE to a folder that can be written, or choose the stock kernels",
+        ) from error
+    build = KernelBuild(path, compiled=True, seconds=_since(started))
+    report(f"compiled the CPU kernels in {build.seconds:.1f} s: {path}")
+    return build
+
+
+def _probe(command: tuple[str, ...]) -> Compiler | None:
+    if not command or shutil.which(command[0]) is None:
+        return None
+    try:
+        done = _run([*command, "--version"], timeout=30.0)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    lines = done.stdout.splitlines()
+    return Compiler(command, lines[0].strip()) if done.returncode == 0 and lines else None
+
+
+def _source_texts(sources: Path) -> list[str]:
+    paths = sorted([*sources.rglob("*.cpp"), *sources.rglob("*.h")])
+    return [f"{path.relative_to(sources).as_posix()}\n{path.read_text(encoding='utf-8')}" for path in paths]
+
+
+def _digest(*parts: str) -> str:
+    """Name what a build depends on."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()[:20]
+
+
+def _since(started: float) -> float:
+    return time.perf_counter() - started
+
+
+def _cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return model and instruction sets of the first core: what ``native`` stands for."""
+    try:
+        first_core = cpuinfo.read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+    except OSError:
+        return platform.processor()
+    wanted = ("model name", "flags", "Features", "CPU implementer", "CPU part")
+    return "\n".join(line for line in first_core.splitlines() if line.startswith(wanted))
+
+
+def _loads(path: Path) -> bool:
+    """Say whether the library is there and whole; a cache may have been cut by a full disk."""
+    if not path.is_file():
+        return False
+    try:
+        ctypes.CDLL(str(path))
+    except OSError:
+        return False
+    return True
+
+
+def _compile(compiler: Compiler, sources: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as folder:
+        built = Path(folder) / path.name
+        try:
+            done = _run([*compiler.command, *FLAGS, str(sources / UNIT), "-o", str(built)], timeout=_TIMEOUT)
+        except subprocess.TimeoutExpired as error:
+            raise BackendError(f"compiling the CPU kernels took more than {_TIMEOUT:.0f} s") from error
+        if done.returncode != 0:
+            raise _failure(compiler, done.stderr, f"exit code {done.returncode}")
+        if not _loads(built):
+            raise _failure(compiler, done.stderr, "a library that does not load")
+        built.replace(path)
+
+
+def _failure(compiler: Compiler, stderr: str, found: str) -> BackendError:
+    tail = "\n".join(stderr.splitlines()[-_STDERR_LINES:])
+    return BackendError(
+        f"compiling the CPU kernels failed:\n{tail}",
+        expected=f"{' '.join(compiler.command)} ({compiler.version}) to build them",
+        found=found,
+        hint="set CXX to another C++17 compiler with OpenMP, or choose the stock kernels",
+    )
+
+
+def _run(command: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603  # a compiler found on PATH, without a shell
+        command, capture_output=True, text=True, errors="replace", timeout=timeout, check=False
+    )

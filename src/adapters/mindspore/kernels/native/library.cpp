@@ -1,0 +1,3 @@
+// Both bindings as one translation unit, so that the core they share is compiled once.
+#include "aot.cpp"
+#include "capi.cpp"
