@@ -24,6 +24,7 @@ __all__ = [
     "ParameterMismatchError",
     "StorageError",
     "TokenizerError",
+    "TrainingError",
     "UsageError",
 ]
 
@@ -145,6 +146,10 @@ class ParameterMismatchError(CheckpointError):
 
 class NonFiniteLogitsError(Glm3Error, ArithmeticError):
     """The model produced NaN or infinite scores."""
+
+
+class TrainingError(Glm3Error, ArithmeticError):
+    """A training run cannot go on: its loss or gradients make no sense any more."""
 
 
 class DownloadError(Glm3Error, OSError):

@@ -11,12 +11,15 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from glm3.adapters.memory.numpy_trainer import NumpyTrainer
 from glm3.domain.errors import InvalidInputError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.model_inputs import check_capacity, check_extension, check_forward, check_row_length
 from glm3.domain.parameter_check import require_fit
 from glm3.domain.parameters import EMBEDDING, FINAL_NORM, OUTPUT_LAYER, layer_prefix, parameter_shapes
+from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.model import KVCache
+from glm3.domain.training.options import TrainOptions
 
 __all__ = ["NumpyCache", "NumpyModel"]
 
@@ -83,6 +86,19 @@ class NumpyModel:
 
     def parameters(self) -> dict[str, FloatArray]:
         return dict(self._parameters)
+
+    def replace(self, parameters: Mapping[str, FloatArray]) -> None:
+        """Compute with other arrays of the same names and shapes from now on."""
+        self._parameters.update(parameters)
+
+    def trainer(self, options: TrainOptions, communicator: Communicator) -> NumpyTrainer:
+        """See :class:`glm3.domain.ports.training.SupportsTraining`; only the output layer learns."""
+        return NumpyTrainer(self, options, communicator)
+
+    def normed_states(self, input_ids: IntArray) -> FloatArray:
+        """Return what the output layer reads, ``(batch, seq, hidden)``."""
+        hidden = self.hidden_states(input_ids)[-1]
+        return self._rms_norm(hidden, FINAL_NORM) if self.config.post_layer_norm else hidden
 
     def new_cache(self, rows: int, capacity: int) -> NumpyCache:
         check_capacity(self.config, rows, capacity)

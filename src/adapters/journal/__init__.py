@@ -1,0 +1,1 @@
+"""The run journal as files: logs for people, metrics for programs, curves as extras."""

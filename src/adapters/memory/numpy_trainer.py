@@ -1,0 +1,130 @@
+"""The trainer port in plain numpy: only the output layer learns, by its exact gradient.
+
+Enough for a loss that falls, for checkpoints of every parameter and for a run that resumes bit for bit,
+without a runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glm3.domain.errors import InvalidInputError, ParameterMismatchError
+from glm3.domain.parameters import OUTPUT_LAYER
+from glm3.domain.ports.communicator import Communicator
+from glm3.domain.ports.training import MicroBatch, StepReport
+from glm3.domain.tensors import Array
+from glm3.domain.training.loss_scale import DynamicLossScale
+from glm3.domain.training.options import TrainOptions
+
+if TYPE_CHECKING:
+    from glm3.adapters.memory.numpy_model import NumpyModel
+
+__all__ = ["NumpyTrainer"]
+
+FloatArray = NDArray[np.float32]
+
+
+class NumpyTrainer:
+    """Update the output layer of ``model``; every parameter has moments, those of the others stay zero."""
+
+    def __init__(self, model: NumpyModel, options: TrainOptions, communicator: Communicator) -> None:
+        self._model, self._options, self._communicator = model, options, communicator
+        self._weights = model.parameters()
+        for name, array in self._weights.items():
+            self._weights[name] = np.array(array)
+        model.replace(self._weights)
+        self._moments = {
+            f"{kind}.{name}": np.zeros_like(array)
+            for kind in ("adam_m", "adam_v")
+            for name, array in self._weights.items()
+        }
+        self._updates = 0
+        self._scale = DynamicLossScale(
+            options.loss_scale or 1.0, factor=options.scale_factor, window=options.scale_window
+        )
+
+    def step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepReport:
+        """See :class:`glm3.domain.ports.training.Trainer`."""
+        supervised = int(self._sum(np.array(sum(b.supervised_tokens for b in micro_batches))))
+        if not supervised:
+            raise InvalidInputError("nothing to learn", field="targets", expected="a target beside -100")
+        parts = [self._gradient(batch) for batch in micro_batches]
+        loss = float(self._sum(np.array(sum(part[0] for part in parts)))) / supervised
+        gradient = self._sum(np.sum([part[1] for part in parts], axis=0)) / supervised
+        norm = float(np.linalg.norm(gradient))
+        overflow = not np.isfinite(norm)
+        scale = self._scale.value
+        if self._options.loss_scale is not None:
+            self._scale = self._scale.after(overflow=overflow)
+        if not overflow:
+            self._update(gradient, norm, learning_rate)
+        return StepReport(loss, norm, learning_rate, overflow, scale, supervised)
+
+    def parameters(self) -> Mapping[str, Array]:
+        """See :class:`glm3.domain.ports.training.Trainer`."""
+        return {name: np.array(array) for name, array in self._weights.items()}
+
+    def state(self) -> Mapping[str, Array]:
+        """See :class:`glm3.domain.ports.training.Trainer`."""
+        return {
+            **{name: np.array(array) for name, array in self._moments.items()},
+            "step": np.array(self._updates, np.int64),
+            "loss_scale": np.array(self._scale.value, np.float32),
+            "good_steps": np.array(self._scale.good_steps, np.int64),
+        }
+
+    def restore(self, parameters: Mapping[str, Array], state: Mapping[str, Array]) -> None:
+        """See :class:`glm3.domain.ports.training.Trainer`."""
+        wanted = {**self._weights, **self._moments}
+        given = {**parameters, **{n: a for n, a in state.items() if n.startswith("adam_")}}
+        if {n: a.shape for n, a in wanted.items()} != {n: a.shape for n, a in given.items()}:
+            raise ParameterMismatchError(
+                missing=sorted(wanted.keys() - given.keys()), unexpected=sorted(given.keys() - wanted.keys())
+            )
+        for name, array in wanted.items():
+            array[...] = given[name]
+        self._updates = int(state["step"])
+        self._scale = DynamicLossScale(
+            float(state["loss_scale"]),
+            factor=self._options.scale_factor,
+            window=self._options.scale_window,
+            good_steps=int(state["good_steps"]),
+        )
+
+    def _gradient(self, batch: MicroBatch) -> tuple[float, FloatArray]:
+        """Return the summed loss of a micro-batch and its gradient by the output layer."""
+        hidden = self._model.normed_states(batch.input_ids.astype(np.int64))
+        learned = batch.targets != -100
+        states, targets = hidden[learned], batch.targets[learned]
+        scores = states @ self._weights[OUTPUT_LAYER].T
+        scores -= scores.max(axis=-1, keepdims=True)
+        chances = np.exp(scores)
+        chances /= chances.sum(axis=-1, keepdims=True)
+        rows = np.arange(len(targets))
+        loss = float(-np.log(np.maximum(chances[rows, targets], np.float32(1e-30))).sum())
+        if not np.isfinite(states).all():
+            loss = float("nan")
+        chances[rows, targets] -= 1
+        return loss, chances.T @ states
+
+    def _update(self, gradient: FloatArray, norm: float, learning_rate: float) -> None:
+        options = self._options
+        if options.max_grad_norm is not None:
+            gradient = gradient * np.float32(min(1.0, options.max_grad_norm / (norm + 1e-6)))
+        self._updates += 1
+        mean, square = (self._moments[f"{kind}.{OUTPUT_LAYER}"] for kind in ("adam_m", "adam_v"))
+        mean += np.float32(1 - options.beta1) * (gradient - mean)
+        square += np.float32(1 - options.beta2) * (gradient * gradient - square)
+        first = second = 1.0
+        if options.optimizer.bias_correction:
+            first, second = 1 - options.beta1**self._updates, 1 - options.beta2**self._updates
+        weight = self._weights[OUTPUT_LAYER]
+        change = (mean / np.float32(first)) / (np.sqrt(square / np.float32(second)) + np.float32(options.eps))
+        weight -= np.float32(learning_rate) * (change + np.float32(options.weight_decay) * weight)
+
+    def _sum(self, array: Array) -> Array:
+        return self._communicator.all_reduce(array)

@@ -1,0 +1,35 @@
+"""Use case: tell the memory that a run takes before anything is loaded."""
+
+from __future__ import annotations
+
+from glm3.domain.host import HostFacts
+from glm3.domain.model_config import ModelConfig
+from glm3.domain.run_config import RunConfig
+from glm3.domain.training.batch_plan import BatchPlan
+from glm3.domain.training.memory_plan import MemoryPlan, plan_memory
+from glm3.domain.training.setup import train_options
+
+__all__ = ["memory_plan"]
+
+
+def memory_plan(config: RunConfig, network: ModelConfig, facts: HostFacts, world_size: int) -> MemoryPlan:
+    """Return the plan of one rank of a run that trains ``network``, on the device that the run names."""
+    batch = BatchPlan.of(config, world_size)
+    on_device = config.context.device_target == "Ascend"
+    shared = config.use_parallel and config.parallel.enable_parallel_optimizer
+    limit = config.context.max_device_memory
+    if on_device:
+        available = int(float(limit.removesuffix("GB")) * (1 << 30)) if limit else None
+    else:
+        available = facts.memory_available
+    return plan_memory(
+        network,
+        train_options(config),
+        rows=batch.rows_per_pass,
+        seq_length=network.seq_length,
+        accumulates=batch.passes > 1 or world_size > 1,
+        place="device" if on_device else "host",
+        available=available,
+        kv_rows=config.runner_config.batch_size if config.do_eval else 0,
+        shards=config.parallel_config.data_parallel if shared else 1,
+    )

@@ -1,0 +1,121 @@
+"""What is checked before a run loads anything heavy: tokenizer, weights, data of a resumed run, disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from glm3.application.checkpoint_stores import find_store
+from glm3.application.training_start import RUN_RECORD, TrainingStart
+from glm3.domain.errors import ConfigError, ParameterMismatchError, StorageError, TokenizerError
+from glm3.domain.model_config import ModelConfig
+from glm3.domain.parameter_check import compare_parameters
+from glm3.domain.parameters import from_mindspore_name
+from glm3.domain.ports.checkpoint_store import CheckpointStore
+from glm3.domain.ports.tokenizer import Tokenizer
+from glm3.domain.positional_io import free_bytes
+
+__all__ = [
+    "require_disk",
+    "require_same_data",
+    "require_tokenizer_of",
+    "require_vocabulary",
+    "require_weights",
+]
+
+_LARGEST_PADDING = 8
+"""The output layer may have so many times fewer unused rows than rows: 65024 rows have 226."""
+
+
+def require_vocabulary(tokenizer: Tokenizer, config: ModelConfig, path: Path | None) -> None:
+    """Check that a tokenizer belongs to a network: every id has a row, and most rows have an id.
+
+    Raises:
+        TokenizerError: it is another model's.
+    """
+    ids, rows = tokenizer.special_tokens.vocab_size, config.padded_vocab_size
+    if ids > rows or rows - ids > rows // _LARGEST_PADDING:
+        raise TokenizerError(
+            "the tokenizer does not belong to this model",
+            path=path,
+            expected=f"at most {rows} ids, and few less: padded_vocab_size is {rows}",
+            found=f"{ids} ids",
+            hint="train_dataset.tokenizer.vocab_file names the tokenizer.model of load_checkpoint",
+        )
+
+
+def require_tokenizer_of(start: TrainingStart, path: Path) -> None:
+    """Check that a tokenizer file is the very one that lies beside the weights, where one does.
+
+    Raises:
+        TokenizerError: the two differ.
+    """
+    own = start.tokenizer
+    if own is not None and own.resolve() != path.resolve() and own.read_bytes() != path.read_bytes():
+        raise TokenizerError(
+            "not the tokenizer of the model",
+            path=path,
+            field="train_dataset.tokenizer.vocab_file",
+            expected=f"the same file as {own}",
+            hint="leave vocab_file out to use the model's own",
+        )
+
+
+def require_weights(start: TrainingStart, stores: Sequence[CheckpointStore]) -> None:
+    """Compare names and shapes of the weights with the network, reading headers only.
+
+    Raises:
+        ParameterMismatchError: with every parameter that is missing or of another shape.
+        CheckpointError, MissingFileError: the weights cannot be read.
+    """
+    if start.weights is None:
+        return
+    with find_store(start.weights, stores).open(start.weights) as reader:
+        shapes = {from_mindspore_name(name): spec.shape for name, spec in reader.tensors.items()}
+    differences = compare_parameters(shapes, start.config)
+    if differences.missing or differences.mis_shaped:
+        raise ParameterMismatchError(
+            path=start.weights,
+            missing=differences.missing,
+            mis_shaped=differences.mis_shaped,
+            hint=f"compare the checkpoint with model.model_config: glm3 inspect {start.weights}",
+        )
+
+
+def require_same_data(start: TrainingStart, data: Mapping[str, Any]) -> None:
+    """Check that the steps of a run that goes on mean the rows they meant when it began.
+
+    Raises:
+        ConfigError: the rows, their order or the size of a batch have changed.
+    """
+    if start.checkpoint is None or start.record is None:
+        return
+    before = start.record.data
+    changed = [name for name in data if before.get(name) != data[name]]
+    if changed:
+        raise ConfigError(
+            "the data of the run to resume have changed, so its position in them means nothing",
+            path=start.checkpoint.parent / RUN_RECORD,
+            field=", ".join(changed),
+            expected=", ".join(f"{name} {before.get(name)}" for name in changed),
+            found=", ".join(f"{name} {data[name]}" for name in changed),
+            hint="restore them, or begin anew from these weights with resume_training=False",
+        )
+
+
+def require_disk(root: Path, nbytes: int, what: str) -> None:
+    """Check that what a run will write fits the disk.
+
+    Raises:
+        StorageError: with the bytes needed and free.
+    """
+    free = free_bytes(root)
+    if free < nbytes:
+        raise StorageError(
+            f"not enough space for {what}",
+            path=root,
+            expected=f"{nbytes / 1e9:.1f} GB",
+            found=f"{free / 1e9:.1f} GB free",
+            hint="free some space, choose another output_dir, or lower callbacks' keep_checkpoint_max",
+        )

@@ -1,0 +1,46 @@
+"""Where a run writes: the folders of MindFormers' ``output_dir``, and the finished model beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import frozen
+
+__all__ = ["OutputTree"]
+
+
+@frozen
+class OutputTree:
+    """The places of one rank under ``root``; ``checkpoints`` moves those of checkpoints elsewhere."""
+
+    root: Path
+    rank: int = 0
+    checkpoints: Path | None = None
+
+    @property
+    def checkpoint(self) -> Path:
+        """Training checkpoints, and the pointers ``last`` and ``best`` to them."""
+        return (self.checkpoints or self.root) / "checkpoint" / f"rank_{self.rank}"
+
+    @property
+    def network(self) -> Path:
+        """The weights alone, replaced at every save."""
+        return (self.checkpoints or self.root) / "checkpoint_network" / f"rank_{self.rank}"
+
+    @property
+    def trainable(self) -> Path:
+        """The trained weights alone, replaced at every save."""
+        return (self.checkpoints or self.root) / "checkpoint_trainable" / f"rank_{self.rank}"
+
+    @property
+    def strategy(self) -> Path:
+        """How each rank's slice was cut."""
+        return self.root / "strategy"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log" / f"rank_{self.rank}"
+
+    def result(self, kind: str, run: int) -> Path:
+        """Return the folder of the finished ``model`` or ``adapter``; a later run has one of its own."""
+        return self.root / (kind if not run else f"{kind}_{run}")

@@ -1,0 +1,67 @@
+"""From the keys of a run to the numbers of its steps."""
+
+from __future__ import annotations
+
+from glm3.domain.run_config import RunConfig
+from glm3.domain.training.batch_plan import BatchPlan
+from glm3.domain.training.options import OptimizerKind, TrainOptions
+from glm3.domain.training.schedules import LearningRateSchedule
+
+__all__ = ["learning_rate_schedule", "train_options"]
+
+
+def train_options(config: RunConfig) -> TrainOptions:
+    """Return the numerics of a step.
+
+    ``AdamW`` keeps float32 copies of narrower parameters; MindFormers' optimizers keep float32 moments and
+    round each update into the parameter. A fixed loss scale is a dynamic one whose factor is 1.
+    """
+    wrapper, optimizer = config.runner_wrapper, config.optimizer
+    scale = wrapper.scale_sense
+    ours = optimizer.type == "AdamW"
+    fixed = scale.type == "FixedLossScaleUpdateCell"
+    return TrainOptions(
+        optimizer=OptimizerKind.ADAMW if ours else OptimizerKind.FP32_STATE_ADAM_WEIGHT_DECAY,
+        beta1=optimizer.beta1,
+        beta2=optimizer.beta2,
+        eps=optimizer.eps,
+        weight_decay=optimizer.weight_decay,
+        max_grad_norm=wrapper.max_grad_norm if wrapper.use_clip_grad else None,
+        loss_scale=scale.loss_scale_value,
+        scale_factor=1.0 if fixed else scale.scale_factor,
+        scale_window=scale.scale_window,
+        master_weights=ours,
+        recompute=config.recompute_config.recompute,
+        compute_dtype=config.model.model_config.compute_dtype,
+        seed=config.seed,
+    )
+
+
+def learning_rate_schedule(
+    config: RunConfig, plan: BatchPlan, steps_per_epoch: int, total_steps: int
+) -> LearningRateSchedule:
+    """Return the learning rate of every step; ``total_steps`` is the run's where the file names no other.
+
+    Raises:
+        InvalidInputError: the values contradict each other.
+    """
+    keys = config.lr_schedule
+    peak = keys.learning_rate or config.optimizer.learning_rate or 0.0
+    if config.lr_scale:
+        peak = peak * plan.global_batch / plan.passes / config.lr_scale_factor
+    length = total_steps if keys.total_steps == -1 else keys.total_steps
+    warmup = keys.warmup_steps
+    if keys.warmup_ratio is not None:
+        warmup = int(length * keys.warmup_ratio)
+    elif keys.warmup_epochs is not None:
+        warmup = keys.warmup_epochs * steps_per_epoch
+    return LearningRateSchedule(
+        type=keys.type,
+        learning_rate=peak,
+        total_steps=length,
+        lr_end=keys.lr_end,
+        warmup_steps=min(warmup, length),
+        warmup_lr_init=keys.warmup_lr_init,
+        num_cycles=keys.num_cycles,
+        power=keys.power,
+    )
