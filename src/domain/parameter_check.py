@@ -115,13 +115,13 @@ def implied_config(specs: Mapping[str, TensorSpec], known: ModelConfig | None = 
         "ffn_hidden_size": ffn,
         "kv_channels": channels,
         "num_attention_heads": heads,
-        "multi_query_attention": kv_heads != heads,
         "multi_query_group_num": kv_heads,
-        "add_qkv_bias": first + "self_attention.query_key_value.bias" in shapes,
         "add_bias_linear": first + "self_attention.dense.bias" in shapes,
         "post_layer_norm": FINAL_NORM in shapes,
         "param_init_type": specs[EMBEDDING].dtype.value,
     }
+    if not derived["add_bias_linear"]:  # else the bias is there in any case
+        derived["add_qkv_bias"] = first + "self_attention.query_key_value.bias" in shapes
     try:
         config = ModelConfig.from_mapping(derived)
     except ConfigError:
