@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from attrs import evolve, field, frozen
 
@@ -19,6 +19,10 @@ from glm3.domain.template import parse_prompt
 __all__ = ["PredictRequest", "Prediction", "predict"]
 
 
+def _as_texts(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(texts)
+
+
 @frozen(kw_only=True)
 class PredictRequest:
     """Prompts to answer, ``batch_size`` of them together.
@@ -27,7 +31,7 @@ class PredictRequest:
     read and not wrapped again. The model's own stop ids end an answer unless ``options`` names others.
     """
 
-    prompts: tuple[str, ...] = field(converter=tuple)
+    prompts: tuple[str, ...] = field(converter=_as_texts)
     options: GenerationConfig = GenerationConfig()
     batch_size: int = 1
 

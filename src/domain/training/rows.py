@@ -43,7 +43,7 @@ class DialogueTurn:
 class Dialogue:
     """A conversation to learn from, and the tools its system message declares; None declares none."""
 
-    turns: tuple[DialogueTurn, ...] = field(converter=tuple)
+    turns: tuple[DialogueTurn, ...]
     tools: tuple[Any, ...] | None = None
 
 

@@ -87,7 +87,8 @@ def _cosine_with_restarts(schedule: LearningRateSchedule, progress: float) -> fl
 
 
 def _polynomial(schedule: LearningRateSchedule, progress: float) -> float:
-    return schedule.lr_end + (schedule.learning_rate - schedule.lr_end) * (1.0 - progress) ** schedule.power
+    remaining: float = (1.0 - progress) ** schedule.power
+    return schedule.lr_end + (schedule.learning_rate - schedule.lr_end) * remaining
 
 
 _SHAPES: Mapping[str, Callable[[LearningRateSchedule, float], float]] = {

@@ -1,1 +1,24 @@
-"""The Python API."""
+"""The Python API; everything here is also a name of the package itself."""
+
+from __future__ import annotations
+
+from glm3.domain.process_response import process_response
+from glm3.entrypoints.python.auto import AutoConfig, AutoModel, AutoProcessor, AutoTokenizer
+from glm3.entrypoints.python.chat import ChatSession
+from glm3.entrypoints.python.config import ChatGLM2Config
+from glm3.entrypoints.python.convert import convert
+from glm3.entrypoints.python.model import ChatGLM2ForConditionalGeneration
+from glm3.entrypoints.python.tokenizer import ChatGLM3Tokenizer
+
+__all__ = [
+    "AutoConfig",
+    "AutoModel",
+    "AutoProcessor",
+    "AutoTokenizer",
+    "ChatGLM2Config",
+    "ChatGLM2ForConditionalGeneration",
+    "ChatGLM3Tokenizer",
+    "ChatSession",
+    "convert",
+    "process_response",
+]

@@ -1,0 +1,131 @@
+"""The composition root: which adapter stands behind which port. The only module that knows the container.
+
+Adapters are imported when they are first asked for, so that a command pays only for what it uses.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from dependency_injector import containers, providers
+
+from glm3.adapters.hub.catalog import DEFAULT_BASE_URL
+from glm3.application.load_model import ModelLoader
+from glm3.application.model_source import ModelSources
+from glm3.domain.errors import UsageError
+from glm3.domain.ports.backend import ModelBackend
+from glm3.domain.ports.checkpoint_store import CheckpointStore
+from glm3.domain.ports.downloader import Downloader
+from glm3.domain.ports.host import Host
+from glm3.domain.ports.model_catalog import ModelCatalog
+from glm3.domain.ports.run_config_reader import RunConfigReader
+from glm3.domain.ports.tokenizer import Tokenizer
+from glm3.entrypoints.paths import cache_folder, resources_folder
+
+__all__ = ["BACKEND_GROUP", "Container", "build_container"]
+
+BACKEND_GROUP = "glm3.backends"
+"""Entry-point group through which other packages add model backends, by name."""
+
+
+def lazy(target: str) -> Callable[..., Any]:
+    """Return a factory of ``package.module:Name`` that imports it when it is called."""
+    module, name = target.split(":")
+
+    def build(*args: Any, **kwargs: Any) -> Any:
+        return getattr(import_module(module), name)(*args, **kwargs)
+
+    return build
+
+
+def find_backend(name: str) -> ModelBackend:
+    """Return a model backend: one of ours, or one that an installed package registered.
+
+    Raises:
+        UsageError: there is none of this name.
+    """
+    ours = {
+        "mindspore": "glm3.adapters.mindspore.backend:MindSporeBackend",
+        "numpy": "glm3.adapters.memory.numpy_backend:NumpyBackend",
+    }
+    if name in ours:
+        backend: ModelBackend = lazy(ours[name])()
+        return backend
+    others = {point.name: point for point in entry_points(group=BACKEND_GROUP)}
+    if name not in others:
+        raise UsageError("no such backend", expected=", ".join([*ours, *others]), found=name)
+    loaded: ModelBackend = others[name].load()()
+    return loaded
+
+
+def open_stores() -> Sequence[CheckpointStore]:
+    """Return a store for every format, in the order in which they are asked about a path."""
+    return [
+        lazy("glm3.adapters.safetensors.store:SafetensorsStore")(),
+        lazy("glm3.adapters.torchfile.store:TorchCheckpointStore")(),
+        lazy("glm3.adapters.msckpt.store:MindSporeCheckpointStore")(),
+    ]
+
+
+class Container(containers.DeclarativeContainer):
+    """Everything an entrypoint needs; any provider may be overridden, in tests and by integrators."""
+
+    config = providers.Configuration()
+
+    checkpoint_stores: providers.Provider[Sequence[CheckpointStore]] = providers.Factory(open_stores)
+    run_configs: providers.Provider[RunConfigReader] = providers.Factory(
+        lazy("glm3.adapters.yaml.run_config_reader:YamlRunConfigReader")
+    )
+    host: providers.Provider[Host] = providers.Factory(
+        lazy("glm3.adapters.host.local:LocalHost"), config.cache_folder
+    )
+    catalog: providers.Provider[ModelCatalog] = providers.Factory(
+        lazy("glm3.adapters.hub.catalog:PublishedModels"),
+        config.resources_folder,
+        config.download_folder,
+        config.model_base_url,
+    )
+    downloader: providers.Provider[Downloader] = providers.Factory(
+        lazy("glm3.adapters.hub.http_downloader:HttpDownloader"), offline=config.offline
+    )
+    tokenizers: providers.Provider[Callable[[Path], Tokenizer]] = providers.Object(
+        lazy("glm3.adapters.sentencepiece.tokenizer:SentencePieceTokenizer")
+    )
+    backend: providers.Provider[ModelBackend] = providers.Factory(find_backend, config.backend)
+
+    sources: providers.Provider[ModelSources] = providers.Factory(
+        ModelSources, catalog, downloader, run_configs
+    )
+    models: providers.Provider[ModelLoader] = providers.Factory(
+        ModelLoader, sources, checkpoint_stores, backend, tokenizers
+    )
+
+
+def build_container(*, offline: bool | None = None, backend: str | None = None) -> Container:
+    """Return a container set up from the environment; arguments win over it.
+
+    ``GLM3_OFFLINE`` forbids the network, ``GLM3_BACKEND`` names the backend, ``GLM3_MODEL_BASE_URL`` and
+    ``CHECKPOINT_DOWNLOAD_FOLDER`` are where published models come from and go to.
+    """
+    environment = os.environ
+    container = Container()
+    container.config.from_dict(
+        {
+            "offline": _is_set(environment.get("GLM3_OFFLINE")) if offline is None else offline,
+            "backend": backend or environment.get("GLM3_BACKEND") or "mindspore",
+            "model_base_url": environment.get("GLM3_MODEL_BASE_URL") or DEFAULT_BASE_URL,
+            "download_folder": Path(environment.get("CHECKPOINT_DOWNLOAD_FOLDER") or "checkpoint_download"),
+            "resources_folder": resources_folder(),
+            "cache_folder": cache_folder(),
+        }
+    )
+    return container
+
+
+def _is_set(value: str | None) -> bool:
+    return value is not None and value.lower() not in ("", "0", "false", "no")

@@ -1,0 +1,47 @@
+"""Conversion of weights from Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from glm3.application.convert import ConversionRequest, ConversionResult, Progress
+from glm3.application.convert import convert as carry_out
+from glm3.domain.errors import UsageError
+from glm3.domain.tensors import DType
+from glm3.entrypoints.container import build_container
+
+__all__ = ["convert"]
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    to: str,
+    *,
+    dtype: str | None = None,
+    verify: bool = False,
+    overwrite: bool = False,
+    check_files: str | Path | None = None,
+    progress: Progress | None = None,
+) -> ConversionResult:
+    """Convert weights between ``hf``, ``ckpt``, ``safetensors`` and ``bin``, one tensor at a time.
+
+    The target appears whole or not at all. Numbers keep their bits unless ``dtype`` changes them.
+
+    Raises:
+        UsageError: the format or dtype is unknown, or the target exists and ``overwrite`` is off.
+        CheckpointError: the source cannot be read.
+        StorageError: the file system refused.
+    """
+    if dtype is not None and dtype not in ("float32", "float16", "bfloat16"):
+        raise UsageError("no such dtype", field="dtype", expected="float32, float16 or bfloat16", found=dtype)
+    request = ConversionRequest(
+        source=Path(source),
+        target=Path(target),
+        format=to,
+        dtype=None if dtype is None else DType(dtype),
+        verify=verify,
+        overwrite=overwrite,
+        check_files=None if check_files is None else Path(check_files),
+    )
+    return carry_out(request, build_container().checkpoint_stores(), progress)
