@@ -159,7 +159,10 @@ def _make_locked(target: Path) -> tuple[Path, int]:
     while True:
         folder = target.parent / f".{target.name}.{secrets.token_hex(4)}.partial"
         folder.mkdir()
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # another writer took it for a leftover before it was locked
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError:
@@ -168,7 +171,7 @@ def _make_locked(target: Path) -> tuple[Path, int]:
             if os.path.samestat(folder.stat(), os.fstat(lock)):
                 return folder, lock
         except FileNotFoundError:
-            pass  # another writer took it for a leftover before it was locked
+            pass
         os.close(lock)
 
 

@@ -169,26 +169,27 @@ def test_a_name_announced_twice_is_refused(case, tmp_path):
 
 def test_a_row_written_twice_is_refused(case, tmp_path):
     spec = TensorSpec("w", DType.INT8, (4,))
-    with (
-        pytest.raises(CheckpointError, match="written already"),
-        case.make().create(tmp_path / case.name, [spec]) as writer,
-    ):
+    with case.make().create(tmp_path / case.name, [spec]) as writer:
         writer.write("w", np.zeros(3, np.int8), slice(0, 3))
-        writer.write("w", np.zeros(2, np.int8), slice(2, 4))
+        with pytest.raises(CheckpointError, match="written already"):
+            writer.write("w", np.zeros(2, np.int8), slice(2, 4))
+        writer.write("w", np.zeros(1, np.int8), slice(3, 4))
 
 
 @pytest.mark.parametrize("rows", [None, slice(0, 2)])
 def test_a_tensor_that_never_came_whole_is_named_and_nothing_published(case, tmp_path, rows):
     store, arrays = case.make(), some_tensors()
-    with (
-        pytest.raises(CheckpointError, match="projection"),
-        store.create(tmp_path / case.name, list(arrays)) as writer,
-    ):
-        for spec, array in arrays.items():
-            if spec.name != "projection":
-                writer.write(spec.name, array)
-            elif rows is not None:
-                writer.write(spec.name, array[rows], rows)
+
+    def write_most() -> None:
+        with store.create(tmp_path / case.name, list(arrays)) as writer:
+            for spec, array in arrays.items():
+                if spec.name != "projection":
+                    writer.write(spec.name, array)
+                elif rows is not None:
+                    writer.write(spec.name, array[rows], rows)
+
+    with pytest.raises(CheckpointError, match="projection"):
+        write_most()
     assert not store.recognises(tmp_path / case.name)
     assert list(tmp_path.iterdir()) == []
 
@@ -196,9 +197,14 @@ def test_a_tensor_that_never_came_whole_is_named_and_nothing_published(case, tmp
 def test_an_exception_leaves_the_old_checkpoint_whole(case, tmp_path):
     store, old = case.make(), some_tensors(seed=1)
     save(store, tmp_path / case.name, old)
-    with pytest.raises(KeyboardInterrupt), store.create(tmp_path / case.name, list(old)) as writer:
-        writer.write("norm", np.zeros(4, np.float32))
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with store.create(tmp_path / case.name, list(old)) as writer:
+            writer.write("norm", np.zeros(4, np.float32))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert load(store, tmp_path / case.name) == bits(old)
     assert [entry.name for entry in tmp_path.iterdir()] == ([case.name] if case.on_disk else [])
 

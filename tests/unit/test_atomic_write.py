@@ -36,9 +36,14 @@ def test_a_file_appears_only_when_the_block_ends(tmp_path):
 
 def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
     (tmp_path / "a").write_bytes(b"old")
-    with pytest.raises(RuntimeError), staged_file(tmp_path / "a") as staged:
-        write_durably(staged, b"half")
-        raise RuntimeError
+
+    def interrupted() -> None:
+        with staged_file(tmp_path / "a") as staged:
+            write_durably(staged, b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert (tmp_path / "a").read_bytes() == b"old"
     assert entries(tmp_path) == ["a"]
 

@@ -61,8 +61,7 @@ def read_all(path: Path) -> None:
         (b"[" * 100_000, 0, "not valid JSON"),
         (b'{"a": "\xff"}', 0, "not valid JSON"),
         (
-            b'{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},'
-            b'"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}',
+            b"{%b,%b}" % ((b'"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}',) * 2),
             1,
             "appears twice",
         ),

@@ -56,7 +56,14 @@ class TorchCheckpointStore:
     @contextmanager
     def open(self, path: Path) -> Iterator[TorchCheckpointReader]:
         import_torch()
-        reader = TorchCheckpointReader(_resolve(path))
+        files, weight_map = _resolve(path)
+        reader = TorchCheckpointReader(files)
+        stored = {name: file.name for file, names in reader.files.items() for name in names}
+        if weight_map and stored != weight_map:
+            names = sorted(name for name, _ in stored.items() ^ weight_map.items())
+            raise CheckpointError(
+                f"the index and its shards differ in {', '.join(dict.fromkeys(names))}", path=path
+            )
         try:
             yield reader
         finally:
@@ -92,9 +99,10 @@ def _weight_files(folder: Path) -> list[Path]:
     return model_files or sorted(file for file in folder.iterdir() if file.suffix in _SUFFIXES)
 
 
-def _resolve(path: Path) -> list[Path]:
+def _resolve(path: Path) -> tuple[list[Path], dict[str, str]]:
+    """Return the files, and the file of every tensor where an index tells."""
     if not path.is_dir():
-        return _shards(path) if path.name == _INDEX else [path]
+        return _shards(path) if path.name == _INDEX else ([path], {})
     files = _weight_files(path)
     if not files:
         raise MissingFileError(f"no {', '.join(_SUFFIXES)} file in this folder", path=path)
@@ -107,15 +115,15 @@ def _resolve(path: Path) -> list[Path]:
             found=", ".join(file.name for file in files),
             hint="name the one to read",
         )
-    return files
+    return files, {}
 
 
-def _shards(index: Path) -> list[Path]:
+def _shards(index: Path) -> tuple[list[Path], dict[str, str]]:
     try:
-        weight_map = json.loads(index.read_bytes().decode())["weight_map"]
+        weight_map = dict(json.loads(index.read_bytes().decode())["weight_map"])
         names = sorted(set(weight_map.values()))
-        if not all(Path(name).name == name for name in names):
-            raise ValueError("a shard outside the folder")
+        if not names or not all(Path(name).name == name for name in names):
+            raise ValueError("it names no shards, or some outside the folder")
     except FileNotFoundError:
         raise MissingFileError("no such file", path=index) from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -127,4 +135,4 @@ def _shards(index: Path) -> list[Path]:
             path=index,
             hint="download the missing shards",
         )
-    return [index.parent / name for name in names]
+    return [index.parent / name for name in names], weight_map
