@@ -1,0 +1,94 @@
+"""``glm3 convert``: weights from one format to another."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glm3.entrypoints.cli.command import settings_of
+from glm3.entrypoints.cli.options import Precision
+
+__all__ = ["EPILOG", "convert"]
+
+EPILOG = """\
+\b
+Examples:
+  glm3 convert ./chatglm3-6b glm3_6b.ckpt --to ckpt         Hugging Face to MindSpore
+  glm3 convert glm3_6b.ckpt ./converted --to hf             and back
+  glm3 convert ./chatglm3-6b out.safetensors --to safetensors --dtype bfloat16 --verify
+  glm3 convert glm3_6b.pth glm3_6b.ckpt --to ckpt --check-files .
+"""
+
+
+class Format(StrEnum):
+    """What can be written."""
+
+    hf = "hf"
+    ckpt = "ckpt"
+    safetensors = "safetensors"
+    bin = "bin"
+
+
+def convert(
+    context: typer.Context,
+    source: Annotated[
+        Path, typer.Argument(metavar="SRC", help="A folder or file of weights; its format is recognised.")
+    ],
+    target: Annotated[
+        Path, typer.Argument(metavar="DST", help="What to write: a folder for hf, else a file.")
+    ],
+    to: Annotated[Format, typer.Option("--to", help="Format to write.")],
+    dtype: Annotated[
+        Precision | None, typer.Option(help="Convert floating tensors; without it every bit stays.")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read the result again and compare every number.")
+    ] = False,
+    check_files: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write pt_ckpt.txt and check_pt_ckpt.txt (name, shape, dtype of every tensor) there.",
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST if it exists.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+) -> None:
+    """Convert weights between Hugging Face folders, MindSpore checkpoints and PyTorch files.
+
+    hf is a folder of safetensors shards with config.json; ckpt is MindSpore's format; safetensors is one
+    file that MindSpore loads; bin is PyTorch's. Memory stays small whatever the size, and DST appears
+    whole or not at all. A .bin or .pth source needs the extra glm3[torch].
+    """
+    from glm3.application.convert import ConversionRequest
+    from glm3.application.convert import convert as carry_out
+    from glm3.domain.tensors import DType
+    from glm3.entrypoints.cli.loading import container
+    from glm3.entrypoints.cli.output import answer, note
+    from glm3.entrypoints.cli.progress import progress, size
+
+    request = ConversionRequest(
+        source=source,
+        target=target,
+        format=to.value,
+        dtype=None if dtype is None else DType(dtype.value),
+        verify=verify,
+        overwrite=overwrite,
+        check_files=check_files,
+    )
+    with progress("converting", quiet=quiet) as report:
+        result = carry_out(request, container(settings_of(context)).checkpoint_stores(), report)
+    changes = ", ".join(
+        before.value if before is after else f"{before.value} to {after.value}"
+        for before, after in result.dtypes
+    )
+    for text in result.notes:
+        note(text)
+    verified = ", verified" if result.verified else ""
+    answer(
+        f"{result.target}: {result.tensors} tensors, {size(result.nbytes)}, {changes}, "
+        f"from {result.source_format} in {result.seconds:.1f} s{verified}"
+    )

@@ -1,0 +1,59 @@
+"""What the commands get from the container."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from glm3.entrypoints.cli.output import note
+from glm3.entrypoints.cli.progress import progress
+from glm3.entrypoints.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from glm3.application.load_model import LoadedModel
+    from glm3.domain.ports.backend import LoadOptions
+    from glm3.domain.run_config import RunConfig
+    from glm3.entrypoints.container import Container
+
+__all__ = ["container", "open_model", "open_run"]
+
+
+def container(settings: Settings) -> Container:
+    """Return the container for one call."""
+    from glm3.entrypoints.container import build_container
+
+    return build_container(offline=settings.offline or None)
+
+
+def open_model(
+    settings: Settings, name: str, options: LoadOptions | None = None, *, quiet: bool = False
+) -> LoadedModel:
+    """Load a model by name, folder or file, downloading what is missing.
+
+    Raises:
+        Glm3Error: it cannot be found or loaded.
+    """
+    if not quiet:
+        note(f"loading {name} ...")
+    with progress("downloading", quiet=quiet) as report:
+        return (
+            container(settings)
+            .models()
+            .load(name, options, lambda file, done, total: report(done, total, file))
+        )
+
+
+def open_run(settings: Settings, config: RunConfig) -> LoadedModel:
+    """Load the model that the file of a run describes.
+
+    Raises:
+        Glm3Error: it cannot be found or loaded.
+    """
+    from glm3.application.load_model import LoadedModel
+    from glm3.application.predict_source import predict_source
+
+    models = container(settings).models()
+    with progress("downloading") as report:
+        source = predict_source(config, models.sources, lambda file, done, total: report(done, total, file))
+    note(f"loading {source.weights} ...")
+    tokenizer = models.tokenizer_of(source)
+    return LoadedModel(models.model_of(source), tokenizer, source)

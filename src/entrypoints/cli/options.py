@@ -1,0 +1,106 @@
+"""Options that several commands share, and what they mean together."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from glm3.domain.generation import GenerationConfig
+    from glm3.domain.ports.backend import LoadOptions
+
+__all__ = [
+    "DEFAULT_TEMPERATURE",
+    "DEFAULT_TOP_P",
+    "Dtype",
+    "Kernels",
+    "Model",
+    "Precision",
+    "Threads",
+    "load_options",
+    "sampling_options",
+]
+
+DEFAULT_TEMPERATURE = DEFAULT_TOP_P = 0.8
+"""As ChatGLM3's own chat() has them."""
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        envvar="GLM3_MODEL",
+        help="A folder with a checkpoint, a YAML file, or a name: tiny (embedded), glm3_6b (downloaded).",
+    ),
+]
+
+
+Kernels = Annotated[
+    str,
+    typer.Option(
+        metavar="SET", help="Kernel set: auto takes the fastest that runs here, stock any machine's."
+    ),
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads to compute with. [default: all cores]", show_default=False)
+]
+
+
+class Precision(StrEnum):
+    """How parameters are held in memory, or floating tensors written."""
+
+    float32 = "float32"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+
+
+Dtype = Annotated[Precision, typer.Option(help="Precision of the weights in memory.")]
+
+
+def load_options(kernels: str, dtype: Precision, threads: int | None) -> LoadOptions:
+    """Combine the options of loading a model."""
+    from glm3.domain.ports.backend import LoadOptions
+    from glm3.domain.tensors import DType
+
+    return LoadOptions(kernels=kernels, dtype=DType(dtype.value), threads=threads)
+
+
+def sampling_options(
+    *,
+    max_new_tokens: int | None,
+    temperature: float | None,
+    top_p: float | None,
+    top_k: int | None,
+    repetition_penalty: float,
+    seed: int | None,
+    greedy: bool,
+) -> GenerationConfig:
+    """Combine the sampling options of a chat.
+
+    Raises:
+        UsageError: an option that shapes sampling stands beside ``greedy``.
+        InvalidInputError: a value is out of range.
+    """
+    from glm3.domain.errors import UsageError
+    from glm3.domain.generation import GenerationConfig
+
+    shaping = {"--temperature": temperature, "--top-p": top_p, "--top-k": top_k, "--seed": seed}
+    given = [name for name, value in shaping.items() if value is not None]
+    if greedy and given:
+        raise UsageError(
+            "greedy decoding does not sample",
+            found=", ".join(given),
+            hint="leave --greedy out, or the others",
+        )
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=not greedy,
+        temperature=DEFAULT_TEMPERATURE if temperature is None else temperature,
+        top_p=DEFAULT_TOP_P if top_p is None else top_p,
+        top_k=0 if top_k is None else top_k,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+    )

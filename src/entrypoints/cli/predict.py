@@ -1,0 +1,90 @@
+"""``glm3 predict``: answer many prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from glm3.entrypoints.cli.command import settings_of
+from glm3.entrypoints.cli.options import Dtype, Kernels, Model, Precision, Threads, load_options
+
+if TYPE_CHECKING:
+    from glm3.application.predict import Prediction
+
+__all__ = ["EPILOG", "predict"]
+
+EPILOG = """\
+\b
+Examples:
+  glm3 predict "你好" "你是谁"
+  glm3 predict --file prompts.txt -o result.txt --batch-size 4
+  glm3 predict --file prompts.txt --json > answers.jsonl
+"""
+MAX_NEW_TOKENS = 256
+"""The model card's ``max_decode_length``: an answer without an end should not fill the whole context."""
+
+
+def predict(
+    context: typer.Context,
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TEXT]...", help="Prompts; each is a conversation of its own."),
+    ] = None,
+    model: Model = "tiny",
+    file: Annotated[Path | None, typer.Option(help="Read prompts from this file, one a line.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Also write prompts and answers here, as run does.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Prompts answered together.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.")] = MAX_NEW_TOKENS,
+    kernels: Kernels = "auto",
+    dtype: Dtype = Precision.float32,
+    threads: Threads = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per prompt.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print answers only.")] = False,
+) -> None:
+    """Answer prompts one by one, always with the likeliest token.
+
+    A prompt may be written out with role markers ([gMASK]sop<|user|> ...); it is then read as a
+    conversation and not wrapped again.
+    """
+    from glm3.application.predict import PredictRequest
+    from glm3.application.predict import predict as answer_prompts
+    from glm3.domain.errors import UsageError
+    from glm3.domain.generation import GenerationConfig
+    from glm3.entrypoints.cli.loading import open_model
+    from glm3.entrypoints.cli.prompts import prompts_in_file, write_result
+
+    if texts and file is None:
+        prompts = list(texts)
+    elif file is not None and not texts:
+        prompts = prompts_in_file(file)
+    else:
+        raise UsageError(
+            "prompts come from the command line or from a file", expected="TEXT... or --file FILE"
+        )
+    options = GenerationConfig(max_new_tokens=max_new_tokens)
+    request = PredictRequest(prompts=prompts, options=options, batch_size=batch_size)
+    loaded = open_model(settings_of(context), model, load_options(kernels, dtype, threads), quiet=quiet)
+    results = _show(answer_prompts(request, loaded.model, loaded.tokenizer), len(prompts), as_json, quiet)
+    if output is not None:
+        write_result(output, [result.full_text for result in results])
+
+
+def _show(results: Iterable[Prediction], count: int, as_json: bool, quiet: bool) -> list[Prediction]:
+    from glm3.entrypoints.cli.output import answer, answer_json_line, note
+    from glm3.entrypoints.cli.replies import reply_to_json
+
+    shown = []
+    for result in results:
+        if as_json:
+            answer_json_line({"prompt": result.prompt, **reply_to_json(result.reply)})
+        else:
+            if count > 1 and not quiet:
+                note(f"> {result.prompt}")
+            answer(result.reply.text)
+        shown.append(result)
+    return shown

@@ -1,0 +1,142 @@
+"""``glm3 run``: the model card's ``run_mindformer.py``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from glm3.entrypoints.cli.command import Command, settings_of
+from glm3.entrypoints.cli.output import answer, note
+from glm3.entrypoints.cli.run_flags import declare_flags, overrides_of, spread
+
+if TYPE_CHECKING:
+    from glm3.domain.generation import GenerationConfig
+    from glm3.domain.model_config import ModelConfig
+    from glm3.domain.run_config import RunConfig
+    from glm3.domain.special_tokens import SpecialTokens
+    from glm3.entrypoints.cli.settings import Settings
+
+__all__ = ["EPILOG", "RunCommand", "find_config", "run"]
+
+EPILOG = """\
+\b
+Examples:
+  glm3 run --config configs/glm3/predict_glm3_6b.yaml --run_mode predict \\
+    --use_parallel=False --predict_data "你好"
+  glm3 run --config configs/glm3/glm3_tiny.yaml --run_mode predict --predict_data "你好" "你是谁"
+  glm3 run --config configs/glm3/glm3_tiny.yaml --run_mode predict --predict_data prompts.txt \\
+    --model.model_config.max_decode_length=64
+"""
+AVAILABLE = ("predict",)
+
+
+class RunCommand(Command):
+    """Accept several words behind one flag, as argparse does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See :class:`typer.core.TyperCommand`."""
+        return super().parse_args(ctx, spread(args))
+
+
+@declare_flags
+def run(
+    context: typer.Context,
+    config_name: Annotated[str, typer.Option("--config", metavar="FILE", help="The YAML file.")],
+    predict_data: Annotated[
+        list[str] | None,
+        typer.Option("--predict_data", metavar="TEXT...", help="A text, several, or a file with one a line."),
+    ] = None,
+    options: Annotated[
+        list[str] | None, typer.Option("--options", metavar="KEY=VALUE...", help="Overrides of single keys.")
+    ] = None,
+    **flags: Any,
+) -> None:
+    """Run a YAML file with the model card's flags; the run mode predict is available.
+
+    Every key of the file can also be set as --a.b.c=VALUE. predict prints its answers, prompts included,
+    and writes them to text_generation_result.txt.
+    """
+    from glm3.domain.errors import UsageError
+    from glm3.domain.run_config import check_for
+    from glm3.entrypoints.cli.loading import container
+    from glm3.entrypoints.cli.prompts import prompts_of
+
+    config = (
+        container(settings_of(context))
+        .run_configs()
+        .read(find_config(config_name), [*overrides_of(flags), *(options or []), *context.args])
+    )
+    for notice in config.notices:
+        note(f"note: {notice}")
+    if config.run_mode not in AVAILABLE:
+        raise UsageError(
+            "this run mode is not available yet",
+            field="run_mode",
+            expected=", ".join(AVAILABLE),
+            found=config.run_mode,
+            hint="--run_mode predict on the command line replaces the file's",
+        )
+    if config.context.device_target == "Ascend":
+        note("note: context.device_target is Ascend; inference runs on the CPU")
+    prompts = prompts_of(predict_data) if predict_data else list(config.input_data or ())
+    if not prompts:
+        raise UsageError("nothing to predict", hint="give --predict_data TEXT, or input_data in the file")
+    check_for(config)
+    _predict(settings_of(context), config, prompts)
+
+
+def _predict(settings: Settings, config: RunConfig, prompts: list[str]) -> None:
+    from glm3.application.predict import PredictRequest, predict
+    from glm3.entrypoints.cli.loading import open_run
+    from glm3.entrypoints.cli.prompts import write_result
+
+    loaded = open_run(settings, config)
+    request = PredictRequest(
+        prompts=prompts,
+        options=_generation(loaded.source.config, loaded.tokenizer.special_tokens, config.seed),
+        batch_size=config.predict_batch_size,
+    )
+    texts = [prediction.full_text for prediction in predict(request, loaded.model, loaded.tokenizer)]
+    answer(str(texts))
+    path = Path(config.save_file)
+    write_result(path, texts)
+    note(f"written to {path}")
+
+
+def _generation(network: ModelConfig, special: SpecialTokens, seed: int) -> GenerationConfig:
+    from glm3.domain.generation import GenerationConfig
+
+    return GenerationConfig(
+        max_length=network.max_length or network.max_decode_length,
+        do_sample=network.do_sample,
+        temperature=network.temperature,
+        top_k=network.top_k,
+        top_p=network.top_p,
+        repetition_penalty=network.repetition_penalty,
+        stop_ids={*network.eos_token_id, *special.stop_ids},
+        seed=seed,
+    )
+
+
+def find_config(name: str) -> Path:
+    """Return the one file that ``name`` means, in the working directory or beside the started script.
+
+    Raises:
+        MissingFileError: there is none.
+        UsageError: a pattern fits several.
+    """
+    from glm3.domain.errors import MissingFileError, UsageError
+
+    for folder in (Path(), Path(sys.argv[0]).resolve().parent):
+        path = folder / name
+        found = [path] if path.is_file() else sorted(path.parent.glob(path.name))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UsageError(
+                "the pattern fits several files", field="--config", found=", ".join(map(str, found))
+            )
+    raise MissingFileError("no such file", path=name, hint="--config names a YAML file, as in configs/glm3")
