@@ -28,6 +28,8 @@ def memory_plan(config: RunConfig, network: ModelConfig, facts: HostFacts, world
         rows=batch.rows_per_pass,
         seq_length=network.seq_length,
         accumulates=batch.passes > 1 or world_size > 1,
+        fused=on_device or facts.compiler is not None,
+        activation_bytes=network.compute_dtype.itemsize if on_device else 4,
         place="device" if on_device else "host",
         available=available,
         kv_rows=config.runner_config.batch_size if config.do_eval else 0,

@@ -61,14 +61,17 @@ class Trainer(Protocol):
         ...
 
     def parameters(self) -> Mapping[str, Array]:
-        """Return copies of the trainable parameters by name, carried in the precision they are kept in."""
+        """Return the trainable parameters by name, carried in the precision they are kept in.
+
+        A parameter is copied when it is looked up: keep what must outlive the next step.
+        """
         ...
 
     def state(self) -> Mapping[str, Array]:
         """Return everything besides the parameters that a later step depends on: moments, counters, scale.
 
-        Moments are called ``adam_m.NAME`` and ``adam_v.NAME``, float32 master copies ``master.NAME``; scalars
-        are ``step``, ``loss_scale`` and ``good_steps``.
+        Each is copied when it is looked up. Moments are called ``adam_m.NAME`` and ``adam_v.NAME``, float32
+        master copies ``master.NAME``; scalars are ``step``, ``loss_scale`` and ``good_steps``.
         """
         ...
 

@@ -1,7 +1,17 @@
 """How much memory a training step takes, from the configuration alone.
 
 All figures are bytes of one rank. Per parameter: its weight, a float32 gradient, two float32 moments, and a
-float32 master copy where the optimizer keeps one. Per token and layer: what the backward pass reads again.
+float32 master copy where the optimizer keeps one. Per position and layer, in floats, with H hidden_size, F
+ffn_hidden_size, Q rows of the joint projection, A attention_size, V padded_vocab_size:
+
+- fused kernels keep ``5 H + Q + 2 A + 3 F``, stock operators 2.5 times that and 5 rows of scores per head;
+- the layer at work needs ``3 F`` more, and the loss 2 V floats (stock: 3 V);
+- with recomputation every layer keeps H, and one of them the rest.
+
+Gradients appear while activations go, so the two are not added up: the peak is the larger one and 0.4 of the
+smaller. Accumulated gradients take 1.8 times their size more. A compiled graph costs a constant and an
+amount per layer. The numbers are fitted to the peaks of 20 runs of 4 steps in float32 (MindSpore 2.10 on
+x86-64, 0.2 to 95 million parameters, 192 and 384 positions); see docs/finetune.md.
 """
 
 from __future__ import annotations
@@ -21,7 +31,29 @@ __all__ = ["MemoryPlan", "parameter_count", "plan_memory"]
 
 _FLOAT = 4
 RUNTIME_BYTES = 480_000_000
-"""What the interpreter and MindSpore take before any model."""
+"""What the interpreter, MindSpore and this program take before any model."""
+
+_OVERLAP = 0.4
+_ACCUMULATION = 1.8
+
+
+@frozen(kw_only=True)
+class _Kernels:
+    """The appetite of a kernel set, in floats and in bytes of compiled graphs."""
+
+    layer: float
+    scores: float
+    vocab: float
+    graph: int
+    graph_layer: int
+    recomputes: bool
+
+
+_FUSED = _Kernels(layer=1.0, scores=0.0, vocab=2.0, graph=63_000_000, graph_layer=26_000_000, recomputes=True)
+# Recomputation frees nothing with stock operators: the peak of 8 layers was that without it.
+_STOCK = _Kernels(
+    layer=2.5, scores=5.0, vocab=3.0, graph=160_000_000, graph_layer=50_000_000, recomputes=False
+)
 
 
 @frozen(kw_only=True)
@@ -33,6 +65,7 @@ class MemoryPlan:
     gradients: int
     optimizer: int
     activations: int
+    graph: int
     kv_cache: int
     runtime: int
     available: int | None = None
@@ -43,7 +76,7 @@ class MemoryPlan:
 
     def parts(self) -> Mapping[str, int]:
         """Return the parts by name, in the order of a table."""
-        names = ("weights", "gradients", "optimizer", "activations", "kv_cache", "runtime")
+        names = ("weights", "gradients", "optimizer", "activations", "graph", "kv_cache", "runtime")
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -92,8 +125,10 @@ def plan_memory(
     rows: int,
     seq_length: int,
     accumulates: bool,
+    fused: bool,
     place: str,
     available: int | None,
+    activation_bytes: int = _FLOAT,
     trained: int | None = None,
     kv_rows: int = 0,
     shards: int = 1,
@@ -101,33 +136,47 @@ def plan_memory(
     """Return the plan of one rank that computes ``rows`` sequences of ``seq_length`` at once.
 
     ``trained`` counts the trainable parameters, all by default. ``accumulates`` keeps a sum of gradients
-    besides those of one pass. ``kv_rows`` are answered at once by an evaluation. ``shards`` ranks share
-    weights, gradients and optimizer.
+    besides those of one pass. ``fused`` tells the kernel set. ``activation_bytes`` is 2 where the network
+    computes in half precision. ``kv_rows`` are answered at once by an
+    evaluation. ``shards`` ranks share weights, gradients and optimizer.
     """
     count = parameter_count(config)
     trained = count if trained is None else trained
     stored = config.param_init_type.itemsize
     master = _FLOAT if options.master_weights and config.param_init_type is not DType.FLOAT32 else 0
+    kernels = _FUSED if fused else _STOCK
+    recompute = options.recompute and kernels.recomputes
+    gradients = trained * _FLOAT // shards
+    activations = int(
+        activation_bytes * rows * seq_length * _floats_per_position(config, seq_length, kernels, recompute)
+    )
+    if activations > gradients:
+        gradients = int(gradients * _OVERLAP)
+    else:
+        activations = int(activations * _OVERLAP)
+    if accumulates:
+        gradients += int(trained * _FLOAT * _ACCUMULATION) // shards
     kv_values = 2 * config.num_layers * config.num_kv_heads * config.kv_channels
     return MemoryPlan(
         place=place,
         weights=count * stored // shards,
-        gradients=trained * _FLOAT * (2 if accumulates else 1) // shards,
+        gradients=gradients,
         optimizer=trained * (2 * _FLOAT + master) // shards,
-        activations=rows * seq_length * _per_token(config, options.recompute),
-        kv_cache=kv_rows * seq_length * kv_values * _FLOAT,
+        activations=activations,
+        graph=kernels.graph + config.num_layers * kernels.graph_layer * (3 if recompute else 2) // 2,
+        kv_cache=kv_rows * seq_length * kv_values * activation_bytes,
         runtime=RUNTIME_BYTES,
         available=available,
     )
 
 
-def _per_token(config: ModelConfig, recompute: bool) -> int:
-    """Return the bytes that one position holds at the moment at which most is held."""
+def _floats_per_position(config: ModelConfig, seq_length: int, kernels: _Kernels, recompute: bool) -> float:
+    """Return what one position holds at the moment at which most is held."""
     hidden, ffn = config.hidden_size, config.ffn_hidden_size
-    layer = 4 * hidden + config.qkv_size + 2 * config.attention_size + 3 * ffn
-    scores = 2 * config.padded_vocab_size
+    layer = kernels.layer * (5 * hidden + config.qkv_size + 2 * config.attention_size + 3 * ffn)
+    layer += kernels.scores * config.num_attention_heads * seq_length
     kept = config.num_layers * hidden + layer if recompute else config.num_layers * layer
-    return _FLOAT * (kept + scores)
+    return kept + 3 * ffn + kernels.vocab * config.padded_vocab_size
 
 
 def _gb(size: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import mindspore as ms
 import numpy as np
@@ -16,6 +17,7 @@ from glm3.adapters.mindspore.tensors import dtype_of, to_carrier, to_tensor
 from glm3.adapters.mindspore.training.optimizer import Optimizer
 from glm3.adapters.mindspore.training.step import SplitStep, WholeStep
 from glm3.domain.errors import InvalidInputError, ParameterMismatchError
+from glm3.domain.lazy_arrays import LazyArrays
 from glm3.domain.model_inputs import check_targets
 from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.training import MicroBatch, StepReport
@@ -82,15 +84,20 @@ class MindSporeTrainer:
         return StepReport(loss, norm, learning_rate, overflow, scale, supervised)
 
     def parameters(self) -> Mapping[str, Array]:
-        return {name: to_carrier(parameter) for name, parameter in self._parameters.items()}
+        return LazyArrays({name: partial(to_carrier, p) for name, p in self._parameters.items()})
 
     def state(self) -> Mapping[str, Array]:
-        return {
-            **{parameter.name: to_carrier(parameter) for parameter in self._optimizer.state},
+        scalars = {
             "step": np.array(self._updates, np.int64),
             "loss_scale": np.array(self._scale.value, np.float32),
             "good_steps": np.array(self._scale.good_steps, np.int64),
         }
+        return LazyArrays(
+            {
+                **{parameter.name: partial(to_carrier, parameter) for parameter in self._optimizer.state},
+                **{name: partial(np.array, number) for name, number in scalars.items()},
+            }
+        )
 
     def restore(self, parameters: Mapping[str, Array], state: Mapping[str, Array]) -> None:
         moments = {parameter.name: parameter for parameter in self._optimizer.state}
