@@ -98,14 +98,14 @@ class NativeCore:
         )[0]
 
     def cross_entropy(self, logits, labels):
-        loss, lse = self._call(
+        loss, row_sums = self._call(
             "cross_entropy",
-            [(1,), labels.shape],
-            lambda loss, lse: (_in(logits), _ints(labels), loss, lse, *_sizes(logits)),
+            [(1,), (*labels.shape, 2)],
+            lambda loss, row_sums: (_in(logits), _ints(labels), loss, row_sums, *_sizes(logits)),
         )
-        return loss[0], lse
+        return loss[0], row_sums
 
-    def cross_entropy_backward(self, upstream, logits, labels, lse):
+    def cross_entropy_backward(self, upstream, logits, labels, row_sums):
         return self._call(
             "cross_entropy_backward",
             [logits.shape],
@@ -113,7 +113,7 @@ class NativeCore:
                 c_float(upstream),
                 _in(logits),
                 _ints(labels),
-                _in(lse),
+                _in(row_sums),
                 dlogits,
                 *_sizes(logits),
             ),

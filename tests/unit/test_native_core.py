@@ -61,7 +61,7 @@ def test_exp_of_the_extremes(core):
 def test_bias_add(core, seed, rows, width):
     x, bias, dy = draw(seed, (rows, width), width, (rows, width))
     assert np.array_equal(core.bias_add(x, bias), x + bias)
-    assert_close(core.bias_backward(dy), dy.astype(np.float64).sum(0))
+    assert_close(core.bias_backward(dy), dy.astype(np.float64).sum(0), scale=np.abs(dy).max())
 
 
 @FEW
@@ -73,7 +73,7 @@ def test_rms_norm(core, seed, rows, width, epsilon):
     expected_dx, expected_dweight = oracles.rms_norm_gradient(*double(dy, x, weight), epsilon)
     dx, dweight = core.rms_norm_backward(dy, x, weight, rms)
     assert_close(dx, expected_dx, scale=np.abs(dy * weight * rms[:, None]).max())  # its two terms may cancel
-    assert_close(dweight, expected_dweight)
+    assert_close(dweight, expected_dweight, scale=np.abs(dy * x * rms[:, None]).max())
 
 
 @FEW
@@ -143,21 +143,20 @@ def test_cross_entropy(core, seed, rows, vocab, scale):
     (logits,) = draw(seed, (rows, vocab), scale=scale)
     labels = np.random.default_rng(seed).integers(0, vocab, rows).astype(np.int32)
     labels[::3] = -100
-    loss, lse = core.cross_entropy(logits, labels)
+    loss, row_sums = core.cross_entropy(logits, labels)
     expected, gradient = oracles.cross_entropy(logits.astype(np.float64), labels)
-    assert loss == pytest.approx(expected, rel=2e-6, abs=1e-7)
+    assert loss == pytest.approx(expected, rel=2e-6, abs=2e-7)
     for upstream in (1.0, 65536.0):
-        actual = core.cross_entropy_backward(upstream, logits, labels, lse)
-        # The saved sums are rounded at up to 80, which the exponential turns into 5e-6 of a probability.
-        assert_close(actual, upstream * gradient, 2e-5, scale=upstream / max(1, (labels != -100).sum()))
+        actual = core.cross_entropy_backward(upstream, logits, labels, row_sums)
+        assert_close(actual, upstream * gradient, 5e-6, scale=upstream / max(1, (labels != -100).sum()))
 
 
 def test_no_counted_label_gives_zero_loss_and_gradient(core):
     (logits,) = draw(0, (3, 9))
     labels = np.full(3, -100, np.int32)
-    loss, lse = core.cross_entropy(logits, labels)
+    loss, row_sums = core.cross_entropy(logits, labels)
     assert loss == 0
-    assert not core.cross_entropy_backward(1.0, logits, labels, lse).any()
+    assert not core.cross_entropy_backward(1.0, logits, labels, row_sums).any()
 
 
 @pytest.mark.parametrize("label", [9, -1, -101, 2**31 - 1])
@@ -167,7 +166,7 @@ def test_a_label_outside_the_vocabulary_is_refused(core, label):
     with pytest.raises(ValueError, match="cross_entropy"):
         core.cross_entropy(logits, labels)
     with pytest.raises(ValueError, match="cross_entropy_backward"):
-        core.cross_entropy_backward(1.0, logits, labels, np.zeros(2, np.float32))
+        core.cross_entropy_backward(1.0, logits, labels, np.zeros((2, 2), np.float32))
 
 
 def adamw_settings(*, lr, beta1, beta2, epsilon, decay, step, corrected, scale=1.0, apply=1.0):
@@ -192,7 +191,7 @@ def test_adamw(core, seed, size, corrected, betas):
             *expected, 0.5 * gradient.astype(np.float64), **rule, step=step, corrected=corrected
         )
     for actual, exact in zip(state, expected, strict=True):
-        assert_close(actual, exact)
+        np.testing.assert_allclose(actual, exact, rtol=2e-6, atol=1e-7)
 
 
 def test_a_skipped_step_changes_no_bit(core):
@@ -253,7 +252,7 @@ def run_all(core):
     x, weight, dy, logits = draw(8, (300, 256), 256, (300, 256), (300, 500))
     y, rms = core.rms_norm(x, weight, 1e-5)
     labels = np.arange(300, dtype=np.int32)
-    loss, row_lse = core.cross_entropy(logits, labels)
+    loss, row_sums = core.cross_entropy(logits, labels)
     return [
         out,
         lse,
@@ -262,7 +261,7 @@ def run_all(core):
         *core.rms_norm_backward(dy, x, weight, rms),
         core.bias_backward(dy),
         np.array([loss, core.sum_of_squares(logits)]),
-        core.cross_entropy_backward(1.0, logits, labels, row_lse),
+        core.cross_entropy_backward(1.0, logits, labels, row_sums),
     ]
 
 

@@ -151,20 +151,21 @@ GLM3_OPERATOR(Glm3AttentionBackward) {
   return kDone;
 }
 
-// logits, labels -> loss, row_lse
+// logits, labels -> loss, row_sums (rows, 2)
 GLM3_OPERATOR(Glm3CrossEntropy) {
-  if (!t.are(4, 1) || t.size(1) != t.rows(0)) return kBadLayout;
-  return glm3::cross_entropy(t.floats(0), t.ints(1), t.floats(2), t.floats(3), t.rows(0), t.width(0)) ? kDone
-                                                                                                      : kBadLabel;
+  if (!t.are(4, 1) || t.size(1) != t.rows(0) || t.size(3) != 2 * t.rows(0)) return kBadLayout;
+  auto* row_sums = reinterpret_cast<glm3::RowSum*>(t.floats(3));
+  const bool done = glm3::cross_entropy(t.floats(0), t.ints(1), t.floats(2), row_sums, t.rows(0), t.width(0));
+  return done ? kDone : kBadLabel;
 }
 
-// dloss, labels, logits, row_lse -> dlogits
+// dloss, labels, logits, row_sums -> dlogits
 GLM3_OPERATOR(Glm3CrossEntropyBackward) {
-  if (!t.are(5, 1) || t.size(1) != t.rows(2)) return kBadLayout;
-  return glm3::cross_entropy_backward(*t.floats(0), t.floats(2), t.ints(1), t.floats(3), t.floats(4), t.rows(2),
-                                      t.width(2))
-             ? kDone
-             : kBadLabel;
+  if (!t.are(5, 1) || t.size(1) != t.rows(2) || t.size(3) != 2 * t.rows(2)) return kBadLayout;
+  const auto* row_sums = reinterpret_cast<const glm3::RowSum*>(t.floats(3));
+  const bool done = glm3::cross_entropy_backward(*t.floats(0), t.floats(2), t.ints(1), row_sums, t.floats(4),
+                                                 t.rows(2), t.width(2));
+  return done ? kDone : kBadLabel;
 }
 
 // parameter, m, v, gradient, settings -> a number that says the update is done

@@ -62,14 +62,14 @@ int glm3_attention_backward(const AttentionShape* shape, const float* cos, const
   return 0;
 }
 
-int glm3_cross_entropy(const float* logits, const std::int32_t* labels, float* loss, float* row_lse, Index rows,
+int glm3_cross_entropy(const float* logits, const std::int32_t* labels, float* loss, glm3::RowSum* row_sums, Index rows,
                        Index vocab) {
-  return glm3::cross_entropy(logits, labels, loss, row_lse, rows, vocab) ? 0 : 1;
+  return glm3::cross_entropy(logits, labels, loss, row_sums, rows, vocab) ? 0 : 1;
 }
 
-int glm3_cross_entropy_backward(float upstream, const float* logits, const std::int32_t* labels, const float* row_lse,
+int glm3_cross_entropy_backward(float upstream, const float* logits, const std::int32_t* labels, const glm3::RowSum* row_sums,
                                 float* dlogits, Index rows, Index vocab) {
-  return glm3::cross_entropy_backward(upstream, logits, labels, row_lse, dlogits, rows, vocab) ? 0 : 1;
+  return glm3::cross_entropy_backward(upstream, logits, labels, row_sums, dlogits, rows, vocab) ? 0 : 1;
 }
 
 void glm3_adamw(float* parameter, float* m, float* v, const float* gradient, const glm3::AdamWSettings* settings,

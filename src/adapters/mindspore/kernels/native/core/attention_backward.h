@@ -52,10 +52,9 @@ class HeadGradient {
     for (Index token = first; token < end; ++token) {
       const Index offset = shape_.out_offset(sequence_, token, head_);
       pack_plain(shape_, result_.dout + offset, douts_ + (token - first) * dim_);
-      Vec products{};
-      for_lanes(shape_.head_dim,
-                [&](Index i, auto lanes) { products += load(result_.dout + offset + i, lanes) * load(result_.out + offset + i, lanes); });
-      shared[token - first] = sum_lanes(products);
+      shared[token - first] = sum_terms(shape_.head_dim, [&](Index i, auto lanes) {
+        return load(result_.dout + offset + i, lanes) * load(result_.out + offset + i, lanes);
+      });
     }
     std::memset(douts_ + (end - first) * dim_, 0, (first + kQueryTile - end) * dim_ * sizeof(float));
     std::memset(dqueries_.data(), 0, kQueryTile * dim_ * sizeof(float));

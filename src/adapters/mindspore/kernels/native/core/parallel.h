@@ -40,14 +40,12 @@ inline int thread_count(Index tasks, Index work) {
 }
 
 // Runs body(task) for every task; `work` is the count of numbers touched by all of them.
+//
+// Tasks may differ in length: a thread takes the next one when it is free.
 template <class Body>
 inline void parallel_tasks(Index tasks, Index work, Body&& body) {
   [[maybe_unused]] const int threads = thread_count(tasks, work);
-  if (threads == 1) {
-    for (Index task = 0; task < tasks; ++task) body(task);
-    return;
-  }
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
   for (Index task = 0; task < tasks; ++task) body(task);
 }
 
@@ -58,12 +56,18 @@ inline Index round_up(Index a, Index multiple) { return ceil_div(a, multiple) * 
 inline Index row_grain(Index width) { return ceil_div(kParallelWork, width > 0 ? width : 1); }
 
 // Cuts [0, size) into pieces of `grain` and runs body(piece, begin, end) for each.
+//
+// Pieces are alike, so each thread takes a run of them, the same in every call: what one kernel leaves in a
+// core's cache the next finds there (a fifth of the time of the norm's gradient).
 template <class Body>
 inline void parallel_ranges(Index size, Index grain, Index work, Body&& body) {
-  parallel_tasks(ceil_div(size, grain), work, [&](Index piece) {
+  const Index pieces = ceil_div(size, grain);
+  [[maybe_unused]] const int threads = thread_count(pieces, work);
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+  for (Index piece = 0; piece < pieces; ++piece) {
     const Index begin = piece * grain;
     body(piece, begin, begin + grain < size ? begin + grain : size);
-  });
+  }
 }
 
 // Uninitialised floats, aligned to a cache line.

@@ -18,12 +18,11 @@ inline void rms_norm(const float* x, const float* weight, float epsilon, float* 
     for (Index row = begin; row < end; ++row) {
       const float* in = x + row * width;
       float* out = y + row * width;
-      Vec squares{};
-      for_lanes(width, [&](Index j, auto lanes) {
+      const float squares = sum_terms(width, [&](Index j, auto lanes) {
         const Vec value = load(in + j, lanes);
-        squares += value * value;
+        return value * value;
       });
-      const float r = 1.0f / std::sqrt(sum_lanes(squares) / static_cast<float>(width) + epsilon);
+      const float r = 1.0f / std::sqrt(squares / static_cast<float>(width) + epsilon);
       reciprocal_rms[row] = r;
       for_lanes(width, [&](Index j, auto lanes) {
         store(out + j, load(in + j, lanes) * r * load(weight + j, lanes), lanes);
@@ -47,13 +46,12 @@ inline void rms_norm_backward(const float* dy, const float* x, const float* weig
       const float* grad = dy + row * width;
       float* out = dx + row * width;
       const float r = reciprocal_rms[row];
-      Vec products{};
-      for_lanes(width, [&](Index j, auto lanes) {
+      const float products = sum_terms(width, [&](Index j, auto lanes) {
         const Vec value = load(in + j, lanes), g = load(grad + j, lanes);
-        products += g * load(weight + j, lanes) * value;
         store(sums + j, load(sums + j, lanes) + g * value * r, lanes);
+        return g * load(weight + j, lanes) * value;
       });
-      const float shared = sum_lanes(products) * r * r * r / static_cast<float>(width);
+      const float shared = products * r * r * r / static_cast<float>(width);
       for_lanes(width, [&](Index j, auto lanes) {
         store(out + j, load(grad + j, lanes) * load(weight + j, lanes) * r - load(in + j, lanes) * shared, lanes);
       });

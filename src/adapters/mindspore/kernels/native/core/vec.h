@@ -82,6 +82,25 @@ inline float max_lanes(Vec value) {
   return fold_lanes<kLanes>(value, [](auto a, auto b) { return a > b ? a : b; });
 }
 
+// Sums term(offset, Full or Tail) over a row of `size` numbers; unused lanes of a term must be 0.
+//
+// Two sums in turn, because an addition takes four cycles and two can start in each.
+template <class Term>
+inline float sum_terms(Index size, Term&& term) {
+  Vec even{}, odd{};
+  Index offset = 0;
+  for (; offset + 2 * kLanes <= size; offset += 2 * kLanes) {
+    even += term(offset, Full{});
+    odd += term(offset + kLanes, Full{});
+  }
+  if (offset + kLanes <= size) {
+    even += term(offset, Full{});
+    offset += kLanes;
+  }
+  if (offset < size) odd += term(offset, Tail{size - offset});
+  return sum_lanes(even + odd);
+}
+
 // exp(x) within 1.3 units in the last place; 0 below -87, about 2e38 above 88, NaN for NaN.
 //
 // x = n ln 2 + r with |r| <= ln 2 / 2: 1 + r + r^2 q(r), scaled by 2^n in the exponent bits. The polynomial q
