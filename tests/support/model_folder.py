@@ -6,10 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
+from glm3.adapters.sentencepiece.train import train_tokenizer
 from support.cli import REPOSITORY
 from support.tokenizers import CORPUS
-
-from glm3.adapters.sentencepiece.train import train_tokenizer
 
 GOLDEN = REPOSITORY / "tests/golden/tiny/hf"
 

@@ -1,0 +1,90 @@
+"""Which weights, network and tokenizer the file of a run means."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from glm3.adapters.hub.catalog import PublishedModels
+from glm3.adapters.hub.http_downloader import HttpDownloader
+from glm3.adapters.yaml.run_config_reader import YamlRunConfigReader
+from glm3.application.model_source import ModelSource, ModelSources
+from glm3.application.predict_source import predict_source
+from glm3.domain.errors import ConfigError, DownloadError, MissingFileError, UsageError
+from support.cli import REPOSITORY
+
+PREDICT = REPOSITORY / "configs/glm3/predict_glm3_6b.yaml"
+SHAPE = {"num_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "kv_channels": 16, "seq_length": 128}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text(json.dumps({**SHAPE, "rope_ratio": 50}))
+    (tmp_path / "model/tokenizer.model").touch()
+    return tmp_path / "model"
+
+
+def found(*overrides: str, downloads: Path = Path("nowhere")) -> ModelSource:
+    reader = YamlRunConfigReader()
+    catalog = PublishedModels(REPOSITORY / "src/resources", downloads)
+    sources = ModelSources(catalog, HttpDownloader(offline=True), reader)
+    return predict_source(reader.read(PREDICT, overrides), sources)
+
+
+def test_a_folder_brings_its_shape_and_the_file_decides_generation(folder: Path) -> None:
+    source = found(f"load_checkpoint={folder}", "model.model_config.top_k=7")
+    assert (source.weights, source.tokenizer) == (folder, folder / "tokenizer.model")
+    assert {name: getattr(source.config, name) for name in SHAPE} == SHAPE
+    assert (source.config.rope_ratio, source.config.top_k, source.config.max_length) == (50, 7, 256)
+
+
+def test_the_file_may_shorten_the_context_and_not_lengthen_it(folder: Path) -> None:
+    for asked, got in ((64, 64), (4096, 128)):
+        source = found(f"load_checkpoint={folder}", f"model.model_config.seq_length={asked}")
+        assert source.config.seq_length == got
+
+
+def test_a_single_file_without_a_configuration_has_the_shape_of_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    path.touch()
+    source = found(f"load_checkpoint={path}")
+    assert (source.weights, source.tokenizer, source.config.num_layers) == (path, None, 28)
+
+
+def test_a_single_file_uses_what_lies_beside_it(folder: Path) -> None:
+    path = folder / "x.ckpt"
+    path.touch()
+    source = found(f"model.model_config.checkpoint_name_or_path={path}")
+    assert (source.config.num_layers, source.tokenizer) == (2, folder / "tokenizer.model")
+
+
+def test_load_checkpoint_wins_over_the_models_own_name(folder: Path) -> None:
+    """The published program ignored it when predicting."""
+    assert (
+        found(f"load_checkpoint={folder}", "model.model_config.checkpoint_name_or_path=x").weights == folder
+    )
+
+
+def test_the_files_tokenizer_wins_unless_it_is_a_fill_me_in_path(folder: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.model"
+    mine.touch()
+    given = found(f"load_checkpoint={folder}", f"processor.tokenizer.vocab_file={mine}")
+    left = found(f"load_checkpoint={folder}", "processor.tokenizer.vocab_file=/path/to/tokenizer.model")
+    assert (given.tokenizer, left.tokenizer) == (mine, folder / "tokenizer.model")
+
+
+def test_nothing_is_guessed(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match=r"absent\.model"):
+        found(f"load_checkpoint={tmp_path}", "processor.tokenizer.vocab_file=absent.model")
+    with pytest.raises(UsageError, match="no such model"):
+        found("load_checkpoint=absent")
+    with pytest.raises(ConfigError, match="no weights are named"):
+        found("model.model_config.checkpoint_name_or_path=None")
+
+
+def test_a_known_name_is_downloaded_unless_that_is_forbidden(tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="offline"):
+        found(downloads=tmp_path)
