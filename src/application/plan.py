@@ -12,6 +12,15 @@ from glm3.domain.training.setup import train_options
 __all__ = ["memory_plan"]
 
 
+def _row_length(config: RunConfig, network: ModelConfig) -> int:
+    dataset = config.train_dataset
+    if dataset is None:
+        return network.seq_length
+    if dataset.data_loader.type == "ADGenDataLoader":
+        return dataset.max_source_length + dataset.max_target_length + 1
+    return dataset.max_seq_length
+
+
 def memory_plan(config: RunConfig, network: ModelConfig, facts: HostFacts, world_size: int) -> MemoryPlan:
     """Return the plan of one rank of a run that trains ``network``, on the device that the run names."""
     batch = BatchPlan.of(config, world_size)
@@ -26,7 +35,7 @@ def memory_plan(config: RunConfig, network: ModelConfig, facts: HostFacts, world
         network,
         train_options(config),
         rows=batch.rows_per_pass,
-        seq_length=network.seq_length,
+        seq_length=_row_length(config, network),
         accumulates=batch.passes > 1 or world_size > 1,
         fused=on_device or facts.compiler is not None,
         activation_bytes=network.compute_dtype.itemsize if on_device else 4,

@@ -8,7 +8,8 @@ from typing import Any
 
 from glm3.application.checkpoint_stores import find_store
 from glm3.application.training_start import RUN_RECORD, TrainingStart
-from glm3.domain.errors import ConfigError, ParameterMismatchError, StorageError, TokenizerError
+from glm3.domain.errors import BackendError, ConfigError, ParameterMismatchError, StorageError, TokenizerError
+from glm3.domain.host import HostFacts
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.parameter_check import compare_parameters
 from glm3.domain.parameters import from_mindspore_name
@@ -17,8 +18,10 @@ from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.domain.positional_io import free_bytes
 
 __all__ = [
+    "require_device",
     "require_disk",
     "require_same_data",
+    "require_steps_left",
     "require_tokenizer_of",
     "require_vocabulary",
     "require_weights",
@@ -26,6 +29,22 @@ __all__ = [
 
 _LARGEST_PADDING = 8
 """The output layer may have so many times fewer unused rows than rows: 65024 rows have 226."""
+
+
+def require_device(target: str, facts: HostFacts) -> None:
+    """Check that the device a run asks for is in this machine.
+
+    Raises:
+        BackendError: it is not.
+    """
+    if target == "Ascend" and not facts.ascend.present:
+        raise BackendError(
+            "there is no Ascend device in this machine",
+            field="context.device_target",
+            expected="CPU",
+            found=target,
+            hint="add context.device_target=CPU to the command to train on the CPU",
+        )
 
 
 def require_vocabulary(tokenizer: Tokenizer, config: ModelConfig, path: Path | None) -> None:
@@ -101,6 +120,23 @@ def require_same_data(start: TrainingStart, data: Mapping[str, Any]) -> None:
             expected=", ".join(f"{name} {before.get(name)}" for name in changed),
             found=", ".join(f"{name} {data[name]}" for name in changed),
             hint="restore them, or begin anew from these weights with resume_training=False",
+        )
+
+
+def require_steps_left(start: TrainingStart, steps_per_epoch: int, total_steps: int) -> None:
+    """Check that a run that goes on has something left to do.
+
+    Raises:
+        ConfigError: it is complete.
+    """
+    if start.steps_done >= total_steps:
+        raise ConfigError(
+            "the run is complete already",
+            path=start.checkpoint,
+            field="runner_config.epochs",
+            expected=f"more than {start.steps_done // steps_per_epoch}",
+            found=total_steps // steps_per_epoch,
+            hint="raise runner_config.epochs to train on",
         )
 
 

@@ -3,42 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 from attrs import define, evolve, frozen
 
 from glm3.application.checkpoint_keeper import CheckpointKeeper
+from glm3.application.row_sources import TrainingRows
 from glm3.domain.errors import Glm3Error, InvalidInputError, TrainingError
 from glm3.domain.ports.run_journal import RunJournal
-from glm3.domain.ports.training import MicroBatch, StepReport, Trainer
+from glm3.domain.ports.training import StepReport, Trainer
 from glm3.domain.training.run_events import EvaluationDone, RunFailed, StepDone
-from glm3.domain.training.run_guard import RowPlace, RunGuard, named_rows
+from glm3.domain.training.run_guard import RunGuard, named_rows
 from glm3.domain.training.run_state import RunState
 from glm3.domain.training.schedules import LearningRateSchedule
 
-__all__ = ["EvaluationPolicy", "LoopResult", "TrainingLoop", "TrainingRows"]
-
-
-class TrainingRows(Protocol):
-    """The batches of one rank; steps count from 0. ``notes`` tell what was skipped, and how much."""
-
-    @property
-    def num_rows(self) -> int: ...
-
-    @property
-    def steps_per_epoch(self) -> int: ...
-
-    @property
-    def notes(self) -> Sequence[str]: ...
-
-    def micro_batches(self, step: int) -> Sequence[MicroBatch]:
-        """Return what this rank computes in a step, one element a pass."""
-        ...
-
-    def places(self, step: int) -> Sequence[RowPlace]:
-        """Return where the rows of a step stand in their file."""
-        ...
+__all__ = ["EvaluationPolicy", "LoopResult", "TrainingLoop"]
 
 
 @frozen(kw_only=True)

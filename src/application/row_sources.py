@@ -1,0 +1,70 @@
+"""What training and evaluation ask of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from attrs import frozen
+
+from glm3.domain.ports.tokenizer import Tokenizer
+from glm3.domain.ports.training import MicroBatch
+from glm3.domain.run_config.data import DatasetConfig
+from glm3.domain.training.batch_plan import BatchPlan
+from glm3.domain.training.rows import PairRow
+from glm3.domain.training.run_guard import RowPlace
+
+__all__ = ["OpenPairs", "OpenRows", "Pairs", "RowsRequest", "TrainingRows"]
+
+
+class TrainingRows(Protocol):
+    """The batches of one rank; steps count from 0. ``notes`` tell what was skipped, and how much."""
+
+    @property
+    def num_rows(self) -> int: ...
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    @property
+    def notes(self) -> Sequence[str]: ...
+
+    def micro_batches(self, step: int) -> Sequence[MicroBatch]:
+        """Return what this rank computes in a step, one element a pass."""
+        ...
+
+    def places(self, step: int) -> Sequence[RowPlace]:
+        """Return where the rows of a step stand in their file."""
+        ...
+
+
+@frozen(kw_only=True)
+class RowsRequest:
+    """Rows to train on, and how this rank's batches are cut; ``strict`` refuses what would be skipped."""
+
+    dataset: DatasetConfig
+    tokenizer: Tokenizer
+    batch: BatchPlan
+    rank: int = 0
+    world_size: int = 1
+    strict: bool = False
+
+
+class OpenRows(Protocol):
+    """Read and encode the rows of a data set, reporting every fault of it."""
+
+    def __call__(self, request: RowsRequest) -> TrainingRows: ...
+
+
+@frozen
+class Pairs:
+    """Prompts with their answers, as text."""
+
+    rows: Sequence[PairRow]
+    notes: Sequence[str] = ()
+
+
+class OpenPairs(Protocol):
+    """Read the rows of a data set of prompts and answers, reporting every fault of it."""
+
+    def __call__(self, dataset: DatasetConfig, *, strict: bool) -> Pairs: ...

@@ -1,0 +1,64 @@
+"""From the keys of a run to its checkpoints: where, how often, under which names, how many bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from glm3.application.checkpoint_keeper import SavePolicy
+from glm3.application.training_start import TrainingStart
+from glm3.domain.run_config import RunConfig
+from glm3.domain.run_config.training import CallbackConfig
+from glm3.domain.tensors import DType
+from glm3.domain.training.checkpoint_names import free_prefix, in_order
+from glm3.domain.training.memory_plan import parameter_count
+from glm3.domain.training.options import TrainOptions
+from glm3.domain.training.output_tree import OutputTree
+
+__all__ = ["bytes_to_write", "checkpoint_prefix", "output_tree", "save_policy"]
+
+_DEFAULT_PREFIX = "CKP"
+
+
+def output_tree(config: RunConfig, rank: int) -> OutputTree:
+    """Return where a run writes."""
+    monitor = _monitor(config)
+    elsewhere = monitor.directory if monitor else None
+    return OutputTree(Path(config.output_dir), rank, Path(elsewhere) if elsewhere else None)
+
+
+def save_policy(config: RunConfig, total_steps: int) -> SavePolicy:
+    """Return how often to save; without a checkpoint callback only the end is saved."""
+    monitor = _monitor(config)
+    if monitor is None:
+        return SavePolicy(every_steps=total_steps, keep=1)
+    return SavePolicy(
+        every_steps=monitor.save_checkpoint_steps,
+        keep=monitor.keep_checkpoint_max,
+        network=monitor.save_network_params,
+        trainable=monitor.save_trainable_params,
+    )
+
+
+def checkpoint_prefix(config: RunConfig, start: TrainingStart, tree: OutputTree) -> str:
+    """Return the old prefix for a run that goes on where it was left, else one that no file bears."""
+    folder, monitor = tree.checkpoint, _monitor(config)
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    if start.checkpoint is not None and start.checkpoint.parent.resolve() == folder.resolve():
+        own = [name for name in in_order(names) if name.prefix == start.prefix]
+        if own and own[-1].file_name == start.checkpoint.name:
+            return own[-1].prefix
+    return free_prefix(monitor.prefix if monitor else _DEFAULT_PREFIX, tree.rank, names)
+
+
+def bytes_to_write(start: TrainingStart, options: TrainOptions, policy: SavePolicy, steps_left: int) -> int:
+    """Return the bytes of the checkpoints that lie there at most at one time, and of the finished model."""
+    count, stored = parameter_count(start.config), start.config.param_init_type
+    states = 12 if options.master_weights and stored is not DType.FLOAT32 else 8
+    saves = steps_left // policy.every_steps + 1
+    checkpoints = min(saves, policy.keep + 1) * (stored.itemsize + states)
+    alone = (int(policy.network) + int(policy.trainable)) * min(saves, 2) * stored.itemsize
+    return count * (checkpoints + alone + stored.itemsize)
+
+
+def _monitor(config: RunConfig) -> CallbackConfig | None:
+    return next((callback for callback in config.callbacks if callback.type == "CheckpointMonitor"), None)
