@@ -100,6 +100,7 @@ class _Builder:
     done: dict[int, Node] = field(factory=dict)
     sizes: dict[int, int] = field(factory=dict)
     open: set[int] = field(factory=set)
+    entries: dict[int, list[tuple[yaml.Node, yaml.Node]]] = field(factory=dict)
 
     def build(self, node: yaml.Node) -> Node:
         if (known := self.done.get(id(node))) is not None:
@@ -145,8 +146,10 @@ class _Builder:
 
     def _entries(self, node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
         """Return the mapping's own entries, then those of merged mappings (``<<``) that it does not have."""
+        if (known := self.entries.get(id(node))) is not None:
+            return known
         own = [(key, value) for key, value in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        names = {key.value for key, _ in own if isinstance(key, yaml.ScalarNode)}
+        names = {str(key.value) for key, _ in own}
         merged = []
         for key, value in node.value:
             if key.tag != "tag:yaml.org,2002:merge":
@@ -157,12 +160,13 @@ class _Builder:
                 if id(source) in self.open:
                     raise self._error(source, "a mapping merged into itself")
                 self.open.add(id(source))
-                merged += [entry for entry in self._entries(source) if entry[0].value not in names]
+                merged += [entry for entry in self._entries(source) if str(entry[0].value) not in names]
                 self.open.discard(id(source))
-                names |= {entry[0].value for entry in merged if isinstance(entry[0], yaml.ScalarNode)}
+                names |= {str(key.value) for key, _ in merged}
                 if len(merged) > MAX_VALUES:
                     raise self._error(source, "unfolds to too many values", expected=f"at most {MAX_VALUES}")
-        return own + merged
+        self.entries[id(node)] = own + merged
+        return self.entries[id(node)]
 
     def _scalar(self, node: yaml.Node) -> Any:
         try:
