@@ -5,14 +5,16 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from glm3.domain.errors import DownloadError, StorageError
 from glm3.domain.ports.downloader import Progress
@@ -20,7 +22,7 @@ from glm3.domain.ports.downloader import Progress
 __all__ = ["HttpDownloader"]
 
 _CHUNK = 1 << 20
-_FINAL_STATUS = range(400, 500)  # the server's no; asking again does not change it
+_TRY_AGAIN_STATUS = (408, 425, 429)  # the other 4xx are the server's no; asking again does not change it
 
 
 class HttpDownloader:
@@ -60,7 +62,7 @@ class HttpDownloader:
             raise DownloadError(
                 "the file is not here and the network may not be used",
                 path=target,
-                found=f"offline, {url}",
+                found=f"{_state(target)}, offline, {url}",
                 hint="put the file there yourself, or leave out --offline and GLM3_OFFLINE",
             )
         if not url.lower().startswith(("http://", "https://")):
@@ -73,6 +75,7 @@ class HttpDownloader:
                     self._complete(url, part, size, progress)
                     _verify(url, part, size, sha256)
                     part.replace(target)
+                    _version_file(part).unlink(missing_ok=True)
         except (DownloadError, StorageError):
             raise
         except OSError as error:
@@ -88,13 +91,21 @@ class HttpDownloader:
                     return
                 reason = "the connection was cut"
             except HTTPError as error:
-                if error.code in _FINAL_STATUS:
+                if 400 <= error.code < 500 and error.code not in _TRY_AGAIN_STATUS:
                     raise DownloadError(
                         f"the server refused: {error.code} {error.reason}", path=part, found=url
                     ) from error
                 reason = f"{error.code} {error.reason}"
-            except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
-                reason = str(getattr(error, "reason", error)) or type(error).__name__
+            except (URLError, HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
+                cause = getattr(error, "reason", error)
+                if isinstance(cause, ssl.SSLCertVerificationError):
+                    raise DownloadError(
+                        f"the server's certificate is not trusted: {cause.verify_message}",
+                        path=part,
+                        found=url,
+                        hint="SSL_CERT_FILE names the certificates of a company's own authority",
+                    ) from error
+                reason = str(cause) or type(error).__name__
             after = part.stat().st_size if part.exists() else 0
             fruitless = 0 if after > before else fruitless + 1
             if fruitless >= self._attempts:
@@ -114,17 +125,23 @@ class HttpDownloader:
         headers = {"User-Agent": "glm3", "Accept-Encoding": "identity"}
         if have:
             headers["Range"] = f"bytes={have}-"
+            if (version := _version_of(part)) is not None:
+                headers["If-Range"] = version  # another version of the file then comes from its start
         request = Request(url, headers=headers)  # noqa: S310  # the scheme was checked
         try:
-            response = urlopen(request, timeout=self._timeout)  # noqa: S310
+            response = build_opener(_Redirects).open(request, timeout=self._timeout)
         except HTTPError as error:
             if error.code != 416:
                 raise
-            part.unlink()  # there is more here than the server has: begin again
+            _discard(part)  # there is more here than the server has: begin again
             return False
         with response:
             if response.status != 206:
                 have = 0  # the server sends all of it, whatever was asked
+                _discard(part)
+                _version_file(part).write_text(response.headers.get("ETag", ""))
+            elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                raise HTTPException("the server sent another part than was asked for")
             length = response.headers.get("Content-Length")
             total = have + int(length) if length is not None and length.isdigit() else None
             _require_space(part, (total or size or have) - have)
@@ -145,30 +162,58 @@ def _copy(response: BinaryIO, file: BinaryIO, have: int, total: int | None, prog
     return received
 
 
+class _Redirects(HTTPRedirectHandler):
+    """Follow a server to another address, but never from a checked certificate to none."""
+
+    def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if not newurl.lower().startswith("https://" if req.type == "https" else ("http://", "https://")):
+            raise DownloadError(
+                "the server sends us to an unsafe address", expected="https://...", found=newurl
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _version_file(part: Path) -> Path:
+    return part.with_name(f"{part.name}.etag")
+
+
+def _version_of(part: Path) -> str | None:
+    """Return the strong ETag of the version that ``part`` is the start of, if the server gave one."""
+    file = _version_file(part)
+    text = file.read_text() if file.is_file() else ""
+    return text if text.startswith('"') else None
+
+
 @contextmanager
 def _turn(target: Path) -> Iterator[None]:
-    lock = target.with_name(f".{target.name}.lock")
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+    """Wait for other processes that fetch the same file. The last one out removes the lock's file."""
+    path = target.with_name(f".{target.name}.lock")
+    while True:
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not (path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))):
+                continue  # its owner removed it while we waited: others may already hold a new one
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _state(target: Path) -> str:
+    return f"another file of {target.stat().st_size} bytes" if target.is_file() else "no file"
 
 
 def _is_complete(target: Path, size: int | None, sha256: str | None) -> bool:
-    """Files are published only after they were verified, so the size tells whether it is the same file."""
-    if not target.is_file():
+    if not target.is_file() or (size is not None and target.stat().st_size != size):
         return False
-    if size is not None:
-        return target.stat().st_size == size
     return sha256 is None or _digest(target) == sha256
 
 
 def _verify(url: str, part: Path, size: int | None, sha256: str | None) -> None:
     found = part.stat().st_size
     if size is not None and found != size:
-        part.unlink()
+        _discard(part)
         raise DownloadError(
             "the file has the wrong size and was removed",
             path=part,
@@ -176,7 +221,7 @@ def _verify(url: str, part: Path, size: int | None, sha256: str | None) -> None:
             found=f"{found} bytes from {url}",
         )
     if sha256 is not None and (digest := _digest(part)) != sha256:
-        part.unlink()
+        _discard(part)
         raise DownloadError(
             "the file has the wrong content and was removed",
             path=part,
@@ -186,14 +231,17 @@ def _verify(url: str, part: Path, size: int | None, sha256: str | None) -> None:
         )
 
 
+def _discard(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _version_file(part).unlink(missing_ok=True)
+
+
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _require_space(path: Path, needed: int) -> None:
-    import shutil
-
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise StorageError(
