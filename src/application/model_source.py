@@ -7,17 +7,21 @@ from pathlib import Path
 
 from attrs import frozen
 
-from glm3.application.checkpoint_stores import CONFIG_NAME, config_beside
+from glm3.application.checkpoint_stores import CONFIG_NAME, config_beside, folder_of
 from glm3.domain.atomic_write import WEIGHT_SUFFIXES
-from glm3.domain.errors import ConfigError, MissingFileError, UsageError
+from glm3.domain.errors import ConfigError, MissingFileError, StorageError, UsageError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.ports.downloader import Downloader
 from glm3.domain.ports.model_catalog import KnownModel, ModelCatalog, RemoteFile
 from glm3.domain.ports.run_config_reader import RunConfigReader
+from glm3.domain.run_config import RunConfig
+from glm3.domain.run_config.values import is_placeholder
 
 __all__ = ["TOKENIZER_NAME", "ModelSource", "ModelSources"]
 
 TOKENIZER_NAME = "tokenizer.model"
+
+_YAML_SUFFIXES = (".yaml", ".yml")
 
 ReportProgress = Callable[[str, int, int | None], None]
 """Called while downloading with the file's name, the bytes that are there and the total or None."""
@@ -70,8 +74,8 @@ class ModelSources:
             return self._resolve_known(known, with_weights, with_tokenizer, progress)
         if path.is_dir():
             return self._resolve_folder(path)
-        if path.suffix in (".yaml", ".yml"):
-            return self._resolve_yaml(path, with_weights=with_weights, progress=progress)
+        if path.suffix in _YAML_SUFFIXES:
+            return self._resolve_yaml(path, with_weights, with_tokenizer, progress)
         raise UsageError(
             "no such model",
             expected=f"a folder, a .yaml file, or one of {', '.join(self._catalog.names())}",
@@ -113,23 +117,23 @@ class ModelSources:
         )
 
     def _resolve_folder(self, folder: Path, name: str | None = None) -> ModelSource:
+        files = _files(folder)
         tokenizer = folder / TOKENIZER_NAME
-        found_tokenizer = tokenizer if tokenizer.is_file() else None
-        if (folder / CONFIG_NAME).is_file():
+        found_tokenizer = tokenizer if tokenizer in files else None
+        if folder / CONFIG_NAME in files:
             config = config_beside(folder)
             assert config is not None  # noqa: S101  # the file is there, and reading it raises
             return ModelSource(
                 name=name or folder.name, config=config, weights=folder, tokenizer=found_tokenizer
             )
-        yamls = sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
-        weights = sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES)
+        yamls = [path for path in files if path.suffix in _YAML_SUFFIXES]
+        weights = [path for path in files if path.suffix in WEIGHT_SUFFIXES]
         if len(yamls) != 1 or len(weights) != 1:
-            listed = ", ".join(path.name for path in sorted(folder.iterdir())[:20]) or "nothing"
             raise MissingFileError(
                 "not a model folder",
                 path=folder,
                 expected=f"{CONFIG_NAME} and weights, or exactly one .yaml and one .ckpt",
-                found=listed,
+                found=", ".join(path.name for path in files[:20]) or "no files",
             )
         model = self._run_configs.read(yamls[0]).model
         return ModelSource(
@@ -137,27 +141,63 @@ class ModelSources:
         )
 
     def _resolve_yaml(
-        self, path: Path, *, with_weights: bool, progress: ReportProgress | None
+        self, path: Path, with_weights: bool, with_tokenizer: bool, progress: ReportProgress | None
     ) -> ModelSource:
+        """Follow what a run's file names; relative paths count from here, or else from the file.
+
+        Fields that the file leaves out are those of the model it names.
+        """
         run = self._run_configs.read(path)
-        config = run.model.model_config
+        config, weights = run.model.model_config, None
+        tokenizer = _vocabulary_of(run, path) if with_tokenizer else None
+        wants_tokenizer = with_tokenizer and tokenizer is None
+        key = "load_checkpoint" if run.load_checkpoint else "model.model_config.checkpoint_name_or_path"
         named = run.load_checkpoint or config.checkpoint_name_or_path
-        vocabulary = run.processor.tokenizer.vocab_file
-        tokenizer = Path(vocabulary) if vocabulary and Path(vocabulary).is_file() else None
-        weights: Path | None = None
-        if named:
-            known = self._catalog.find(named)
-            if known is not None:
-                source = self._resolve_known(known, with_weights, tokenizer is None, progress)
-                weights, tokenizer = source.weights, tokenizer or source.tokenizer
-            elif Path(named).exists():
-                weights = Path(named)
-            else:
-                raise ConfigError(
-                    "no such checkpoint",
-                    path=path,
-                    field="model.model_config.checkpoint_name_or_path",
-                    expected=f"a file, a folder, or one of {', '.join(self._catalog.names())}",
-                    found=named,
-                )
-        return ModelSource(name=path.stem, config=config, weights=weights, tokenizer=tokenizer)
+        known = self._catalog.find(named or run.trainer.model_name or "")
+        if known is not None:
+            source = self._resolve_known(known, with_weights and bool(named), wants_tokenizer, progress)
+            weights, tokenizer = source.weights if named else None, tokenizer or source.tokenizer
+            config = run.model.onto(source.config)
+        elif named and (found := _located(named, path)) is not None:
+            weights, own = found, config_beside(found)
+            config = config if own is None else run.model.onto(own)
+            beside = folder_of(found) / TOKENIZER_NAME
+            tokenizer = beside if wants_tokenizer and beside.is_file() else tokenizer
+        elif named and with_weights:
+            raise ConfigError(
+                "no such checkpoint",
+                path=path,
+                line=run.origin_of(key).line,
+                field=key,
+                expected=f"a file, a folder, or one of {', '.join(self._catalog.names())}",
+                found=named,
+            )
+        return ModelSource(
+            name=path.stem, config=config, weights=weights if with_weights else None, tokenizer=tokenizer
+        )
+
+
+def _vocabulary_of(run: RunConfig, path: Path) -> Path | None:
+    """Return the tokenizer that a run's file names; a fill-me-in path names none."""
+    key = "processor.tokenizer.vocab_file"
+    named = run.processor.tokenizer.vocab_file
+    if named is None or is_placeholder(named):
+        return None
+    found = _located(named, path)
+    if found is None:
+        line = run.origin_of(key).line
+        raise ConfigError("no such file", path=path, line=line, field=key, found=named)
+    return found
+
+
+def _located(named: str, beside: Path) -> Path | None:
+    return next((path for path in (Path(named), beside.parent / named) if path.exists()), None)
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file())
+    except FileNotFoundError:
+        raise MissingFileError("no such model folder", path=folder) from None
+    except OSError as error:
+        raise StorageError(f"cannot be read: {error.strerror or error}", path=folder) from error
