@@ -147,14 +147,13 @@ def _judge_hardware(host: HostFacts) -> Iterator[Finding]:
     else:
         yield Finding("memory", Status.OK, memory)
 
-    free = f"{host.cache_free / GB:.1f} GB free in {host.cache_folder}"
-    if host.cache_free < half * GB:
-        yield Finding(
-            "disk",
-            Status.WARN,
-            free,
-            f"ChatGLM3-6B takes {half:.1f} GB: free some space, or set GLM3_CACHE to another disk",
+    free = f"{host.download_free / GB:.1f} GB free for downloads in {host.download_folder}"
+    if host.download_free < half * GB:
+        advice = (
+            f"ChatGLM3-6B takes {half:.1f} GB: free some space, or set CHECKPOINT_DOWNLOAD_FOLDER to a "
+            "folder on another disk"
         )
+        yield Finding("disk", Status.WARN, free, advice)
     else:
         yield Finding("disk", Status.OK, free)
 
@@ -167,9 +166,19 @@ def _judge_hardware(host: HostFacts) -> Iterator[Finding]:
         )
     else:
         yield Finding("compiler", Status.OK, f"{host.compiler.path}: {host.compiler.version}")
+    yield _judge_kernel_cache(host)
+
+
+def _judge_kernel_cache(host: HostFacts) -> Finding:
     cache = host.kernel_cache
     found = f"{cache.files} files, {cache.nbytes / 10**6:.1f} MB" if cache.files else "empty"
-    yield Finding("kernel cache", Status.OK, f"{cache.path}: {found}")
+    found = f"{cache.path}: {found}, {host.cache_free / GB:.1f} GB free"
+    if host.cache_free < GB / 10:
+        advice = (
+            "compiled kernels need some MB: free some space, or set GLM3_CACHE to a folder on another disk"
+        )
+        return Finding("kernel cache", Status.WARN, found, advice)
+    return Finding("kernel cache", Status.OK, found)
 
 
 def _judge_environment(host: HostFacts) -> Iterator[Finding]:

@@ -66,6 +66,8 @@ class HostFacts:
     memory_available: int
     cache_folder: str
     cache_free: int
+    download_folder: str
+    download_free: int
     kernel_cache: KernelCacheFacts
     compiler: CompilerFacts | None = None
     ascend: AscendFacts = field(factory=AscendFacts)

@@ -82,7 +82,7 @@ class Container(containers.DeclarativeContainer):
         lazy("glm3.adapters.yaml.run_config_reader:YamlRunConfigReader")
     )
     host: providers.Provider[Host] = providers.Factory(
-        lazy("glm3.adapters.host.local:LocalHost"), config.cache_folder
+        lazy("glm3.adapters.host.local:LocalHost"), config.cache_folder, config.download_folder
     )
     catalog: providers.Provider[ModelCatalog] = providers.Factory(
         lazy("glm3.adapters.hub.catalog:PublishedModels"),

@@ -9,7 +9,7 @@ __all__ = ["cache_folder", "resources_folder", "state_folder"]
 
 
 def cache_folder() -> Path:
-    """Return where downloads and compiled kernels go: ``GLM3_CACHE``, or ``glm3`` in the user's cache."""
+    """Return where compiled kernels go: ``GLM3_CACHE``, or ``glm3`` in the user's cache."""
     if named := os.environ.get("GLM3_CACHE"):
         return Path(named)
     return _user_folder("XDG_CACHE_HOME", ".cache")

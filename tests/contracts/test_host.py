@@ -16,7 +16,7 @@ from glm3.domain.ports.host import Host
 def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Host:
     if request.param is LocalHost:
         cache: Path = tmp_path_factory.mktemp("cache")
-        return LocalHost(cache)
+        return LocalHost(cache, cache)
     return FakeHost()
 
 

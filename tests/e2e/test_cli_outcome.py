@@ -153,6 +153,14 @@ def test_console_log_lines_name_level_and_event() -> None:
     assert "\x1b" not in done.stderr, "no colours when standard error is not a terminal"
 
 
+def test_the_offline_option_is_the_same_as_the_variable() -> None:
+    for done in (
+        glm3("doctor", "--quick", "--offline"),
+        glm3("doctor", "--quick", environment={"GLM3_OFFLINE": "1"}),
+    ):
+        assert "the network is never touched" in done.stdout
+
+
 def test_doctor_prints_json(tmp_path: Path) -> None:
     done = glm3("doctor", "--json", "--quick", environment={"GLM3_CACHE": str(tmp_path)})
     report = json.loads(done.stdout)
@@ -160,4 +168,4 @@ def test_doctor_prints_json(tmp_path: Path) -> None:
     assert {"python", "mindspore", "numpy", "memory", "disk", "compiler", "Ascend"} <= set(names)
     assert report["status"] in ("OK", "WARN", "FAIL")
     assert done.returncode == (1 if report["status"] == "FAIL" else 0)
-    assert str(tmp_path) in next(f["found"] for f in report["findings"] if f["name"] == "disk")
+    assert str(tmp_path) in next(f["found"] for f in report["findings"] if f["name"] == "kernel cache")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,18 @@ def test_numbers_are_narrowed_on_request(tmp_path: Path) -> None:
     assert "float32 to bfloat16" in done.stdout
     dtypes = {t["dtype"] for t in json.loads(glm3("inspect", str(target), "--json").stdout)["tensors"]}
     assert dtypes == {"bfloat16"}
+
+
+@pytest.mark.parametrize("to", ["ckpt", "hf"])
+def test_a_disk_that_fills_up_leaves_nothing_behind(tmp_path: Path, to: str) -> None:
+    """A limit on the size of files stands for a full disk: writing fails half-way."""
+    target = tmp_path / ("x.ckpt" if to == "ckpt" else "x")
+    command = f"ulimit -f 200; exec '{sys.executable}' -m glm3 convert '{GOLDEN}' '{target}' --to {to}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def garbage(tmp_path: Path, name: str) -> Path:

@@ -53,7 +53,8 @@ def test_a_healthy_machine_is_ok_throughout() -> None:
         ({"python": (3, 12, 1)}, "python", Status.FAIL, "Python 3.11"),
         ({"memory_available": 20 * 10**9}, "memory", Status.WARN, "12.5 GB"),
         ({"memory_available": 5 * 10**8}, "memory", Status.WARN, "embedded model"),
-        ({"cache_free": 10**9}, "disk", Status.WARN, "GLM3_CACHE"),
+        ({"download_free": 10**9}, "disk", Status.WARN, "CHECKPOINT_DOWNLOAD_FOLDER"),
+        ({"cache_free": 10**6}, "kernel cache", Status.WARN, "GLM3_CACHE"),
         ({"compiler": None}, "compiler", Status.WARN, "g++"),
         (
             {"environment": {"MS_COMPILER_CACHE_ENABLE": "1"}},

@@ -46,7 +46,7 @@ def test_no_limit_leaves_the_machines_figures(tmp_path: Path) -> None:
 def test_this_machine_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "one.so").write_bytes(b"12345")
-    facts = LocalHost(tmp_path).facts()
+    facts = LocalHost(tmp_path, tmp_path).facts()
     assert facts.python == sys.version_info[:3]
     assert facts.packages["mindspore"] is not None
     assert facts.cores >= 1
@@ -55,15 +55,17 @@ def test_this_machine_can_be_read(tmp_path: Path) -> None:
     assert (facts.kernel_cache.files, facts.kernel_cache.nbytes) == (1, 5)
 
 
-def test_a_cache_folder_that_does_not_exist_yet_has_free_space(tmp_path: Path) -> None:
-    assert LocalHost(tmp_path / "a" / "b").facts().cache_free > 0
+def test_folders_that_do_not_exist_yet_have_free_space(tmp_path: Path) -> None:
+    facts = LocalHost(tmp_path / "a" / "b", Path("not there")).facts()
+    assert facts.cache_free > 0
+    assert facts.download_free > 0
 
 
 def test_only_telling_variables_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A doctor's report goes into bug reports: it must not carry secrets."""
     monkeypatch.setenv("MY_PASSWORD", "secret")
     monkeypatch.setenv("ASCEND_GLOBAL_LOG_LEVEL", "2")
-    environment = LocalHost(tmp_path).facts().environment
+    environment = LocalHost(tmp_path, tmp_path).facts().environment
     assert environment["ASCEND_GLOBAL_LOG_LEVEL"] == "2"
     assert "MY_PASSWORD" not in environment
 
@@ -73,7 +75,7 @@ def test_the_named_compiler_is_preferred(tmp_path: Path, monkeypatch: pytest.Mon
     compiler.write_text("#!/bin/sh\necho my compiler 1.0\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
-    found = LocalHost(tmp_path).facts().compiler
+    found = LocalHost(tmp_path, tmp_path).facts().compiler
     assert found is not None
     assert (found.path, found.version) == (str(compiler), "my compiler 1.0")
 
@@ -81,7 +83,7 @@ def test_the_named_compiler_is_preferred(tmp_path: Path, monkeypatch: pytest.Mon
 def test_no_compiler_is_a_fact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    assert LocalHost(tmp_path).facts().compiler is None
+    assert LocalHost(tmp_path, tmp_path).facts().compiler is None
 
 
 def test_an_ascend_machine_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +113,7 @@ def test_an_empty_machine_has_no_ascend(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_runtime_that_hangs_is_given_up(tmp_path: Path) -> None:
-    found = LocalHost(tmp_path, timeout=0.01).try_runtime("CPU")
+    found = LocalHost(tmp_path, tmp_path, timeout=0.01).try_runtime("CPU")
     assert not found.passed
     assert found.error == "no answer within 0.01 seconds"
 
@@ -121,13 +123,13 @@ def test_a_runtime_that_crashes_is_a_fact(tmp_path: Path, monkeypatch: pytest.Mo
     crash.write_text("#!/bin/sh\necho 'Segmentation fault' >&2\nexit 139\n")
     crash.chmod(0o755)
     monkeypatch.setattr(local.sys, "executable", str(crash))
-    found = LocalHost(tmp_path).try_runtime("CPU")
+    found = LocalHost(tmp_path, tmp_path).try_runtime("CPU")
     assert not found.passed
     assert found.error == "Segmentation fault"
 
 
 def test_mindspore_works_here(tmp_path: Path) -> None:
-    found = LocalHost(tmp_path).try_runtime("CPU")
+    found = LocalHost(tmp_path, tmp_path).try_runtime("CPU")
     assert found.error is None
     assert found.passed
     assert found.bfloat16
@@ -135,6 +137,6 @@ def test_mindspore_works_here(tmp_path: Path) -> None:
 
 
 def test_an_unusable_target_is_a_fact(tmp_path: Path) -> None:
-    found = LocalHost(tmp_path).try_runtime("Nonsense")
+    found = LocalHost(tmp_path, tmp_path).try_runtime("Nonsense")
     assert not found.passed
     assert found.error

@@ -31,9 +31,10 @@ RUNTIME_SECONDS = 300.0
 
 @frozen
 class LocalHost:
-    """The machine we run on. ``cache_folder`` is where the program keeps downloads and compiled kernels."""
+    """The machine we run on; compiled kernels go to ``cache_folder``, weights to ``download_folder``."""
 
     cache_folder: Path
+    download_folder: Path
     timeout: float = field(default=RUNTIME_SECONDS)
 
     def facts(self) -> HostFacts:
@@ -52,7 +53,9 @@ class LocalHost:
             memory_total=total,
             memory_available=available,
             cache_folder=str(self.cache_folder),
-            cache_free=_free_bytes(self.cache_folder),
+            cache_free=_free_bytes(self.cache_folder.absolute()),
+            download_folder=str(self.download_folder),
+            download_free=_free_bytes(self.download_folder.absolute()),
             kernel_cache=_kernel_cache(self.cache_folder / "kernels"),
             compiler=_compiler(),
             ascend=read_ascend(),

@@ -28,6 +28,8 @@ def healthy_facts() -> HostFacts:
         memory_available=48 * 10**9,
         cache_folder="/home/someone/.cache/glm3",
         cache_free=100 * 10**9,
+        download_folder="checkpoint_download",
+        download_free=100 * 10**9,
         kernel_cache=KernelCacheFacts("/home/someone/.cache/glm3/kernels"),
         compiler=CompilerFacts("/usr/bin/c++", "c++ 12.2.0"),
     )

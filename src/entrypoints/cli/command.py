@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import typer
@@ -21,6 +22,8 @@ class Command(TyperCommand):
 
         settings = settings_of(ctx)
         configure(settings.log_format, settings.log_level)
+        if settings.offline:  # started processes, and the doctor's report, follow the option too
+            os.environ["GLM3_OFFLINE"] = "1"
         return super().invoke(ctx)
 
 
