@@ -228,5 +228,7 @@ class _Both:
         self.second.record(event)
 
     def close(self) -> None:
-        self.first.close()
-        self.second.close()
+        try:
+            self.first.close()
+        finally:
+            self.second.close()

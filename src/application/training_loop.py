@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from attrs import define, evolve, frozen
 
@@ -89,7 +90,8 @@ class TrainingLoop:
         try:
             return self._run()
         except Glm3Error as error:
-            self.journal.record(RunFailed(self.steps_done, str(error)))
+            with suppress(Glm3Error):  # a full disk has no room for this line either
+                self.journal.record(RunFailed(self.steps_done, str(error)))
             raise
 
     def _run(self) -> LoopResult:

@@ -13,11 +13,12 @@ from attrs import frozen
 from glm3.adapters.journal.files import FileJournal
 from glm3.adapters.memory.byte_tokenizer import ByteTokenizer
 from glm3.adapters.memory.host import FakeHost
+from glm3.adapters.memory.journal import MemoryJournal
 from glm3.adapters.memory.numpy_backend import NumpyBackend
 from glm3.adapters.memory.single_process_communicator import SingleProcessCommunicator
 from glm3.adapters.msckpt.store import MindSporeCheckpointStore
 from glm3.adapters.safetensors.store import SafetensorsStore
-from glm3.application.finetune import FinetuneService
+from glm3.application.finetune import FinetuneReport, FinetuneRequest, FinetuneService
 from glm3.application.model_source import ModelSource
 from glm3.application.row_sources import Pairs, RowsRequest
 from glm3.application.training_preparation import TrainingPreparation
@@ -180,6 +181,21 @@ def service(folder: Path, *, backend: ModelBackend | None = None, **preparation:
         model_yaml=lambda _: b"model: {}\n",
         peak_memory=lambda: 10**9,
     )
+
+
+def train_on_mindspore(folder: Path, output: str, **changes: Any) -> FinetuneReport:
+    """Train 24 steps of :data:`NETWORK` on MindSpore, with accumulation, saving every 4 of them."""
+    from glm3.adapters.mindspore.backend import MindSporeBackend
+
+    keys = {
+        "runner_config__epochs": 12,
+        "runner_config__batch_size": 3,
+        "runner_config__gradient_accumulation_steps": 2,
+        "lr_schedule__learning_rate": 0.01,
+        "callbacks__0__save_checkpoint_steps": 4,
+    }
+    config = run_config(folder / output, **keys | changes)
+    return service(folder, backend=MindSporeBackend()).run(FinetuneRequest(config=config), MemoryJournal())
 
 
 def weights_in(folder: Path) -> dict[str, Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -60,12 +61,11 @@ class FileJournal:
                     self._tell(line)
 
     def close(self) -> None:
-        """See :class:`glm3.domain.ports.run_journal.RunJournal`."""
-        self._info.close()
-        self._error.close()
-        if self._metrics is not None:
-            self._metrics.close()
-            self._metrics = None
+        """See :class:`glm3.domain.ports.run_journal.RunJournal`; what could not be written was reported."""
+        for file in (self._info, self._error, *([self._metrics] if self._metrics else [])):
+            with suppress(OSError):
+                file.close()
+        self._metrics = None
 
     def _start(self, event: RunStarted) -> None:
         self._started = event
