@@ -8,7 +8,14 @@ import pytest
 from glm3.adapters.memory.single_process_communicator import SingleProcessCommunicator
 from glm3.domain.ports.training import MicroBatch
 from glm3.domain.training.options import TrainOptions
-from support.models import GOLDEN_MODELS, golden_arrays, golden_config, golden_parameters, mindspore_model
+from support.models import (
+    GOLDEN_MODELS,
+    KERNEL_SETS,
+    golden_arrays,
+    golden_config,
+    golden_parameters,
+    mindspore_model,
+)
 
 STEPS = 3
 LEARNING_RATE = 1e-3
@@ -33,10 +40,15 @@ def golden(golden_name):
     return golden_arrays(golden_name)
 
 
+@pytest.fixture(scope="module", params=KERNEL_SETS)
+def build(request, golden_name):
+    config, parameters = golden_config(golden_name), golden_parameters(golden_name)
+    return lambda: mindspore_model(config, parameters, kernels=request.param)
+
+
 @pytest.fixture(scope="module")
-def trained(golden_name, golden):
-    model = mindspore_model(golden_config(golden_name), golden_parameters(golden_name))
-    trainer = model.trainer(OPTIONS, SingleProcessCommunicator())
+def trained(build, golden):
+    trainer = build().trainer(OPTIONS, SingleProcessCommunicator())
     reports = [trainer.step([golden_batch(golden)], LEARNING_RATE) for _ in range(STEPS)]
     return reports, trainer.parameters()
 
@@ -61,10 +73,9 @@ def test_weights_after_three_steps(trained, golden):
         assert error < 1e-5, f"{name}: {error}"
 
 
-def test_first_gradients(golden_name, golden):
+def test_first_gradients(build, golden):
     """Read off the first moments: after one unclipped step they are a tenth of the gradients."""
-    model = mindspore_model(golden_config(golden_name), golden_parameters(golden_name))
-    trainer = model.trainer(TrainOptions(beta1=0.9, max_grad_norm=None), SingleProcessCommunicator())
+    trainer = build().trainer(TrainOptions(beta1=0.9, max_grad_norm=None), SingleProcessCommunicator())
     trainer.step([golden_batch(golden)], LEARNING_RATE)
     state = trainer.state()
     for name in trainer.parameters():

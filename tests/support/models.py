@@ -13,10 +13,12 @@ from glm3.adapters.memory.numpy_model import NumpyModel
 from glm3.adapters.mindspore.runtime import prepare
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.tensors import Array, DType, TensorSpec
+from support.native import kernel_build
 
 prepare()
 
-from glm3.adapters.mindspore.kernels.base import HeadLayout  # noqa: E402 - imports mindspore
+from glm3.adapters.mindspore.kernels.base import HeadLayout, Kernels  # noqa: E402 - imports mindspore
+from glm3.adapters.mindspore.kernels.cpu import CpuKernels  # noqa: E402
 from glm3.adapters.mindspore.kernels.stock import StockKernels  # noqa: E402
 from glm3.adapters.mindspore.loading import load_weights  # noqa: E402
 from glm3.adapters.mindspore.model import MindSporeModel  # noqa: E402
@@ -58,8 +60,24 @@ def tiny_config(**changes: object) -> ModelConfig:
     return ModelConfig.from_mapping(values | changes)
 
 
-def mindspore_model(config: ModelConfig, parameters: Mapping[str, Array]) -> MindSporeModel:
-    network = ChatGLMNetwork(config, StockKernels(HeadLayout.of(config)))
+KERNEL_SETS = ("stock", "cpu")
+
+
+def kernel_set(name: str, config: ModelConfig) -> Kernels:
+    """Return a kernel set for a network; skip the test where it cannot be built."""
+    if name == "stock":
+        return StockKernels(HeadLayout.of(config))
+    return CpuKernels(HeadLayout.of(config), kernel_build().path)
+
+
+def mindspore_model(
+    config: ModelConfig,
+    parameters: Mapping[str, Array],
+    *,
+    kernels: str = "stock",
+    dtype: DType = DType.FLOAT32,
+) -> MindSporeModel:
+    network = ChatGLMNetwork(config, kernel_set(kernels, config), dtype)
     load_weights(network, ArrayReader(parameters))
     return MindSporeModel(network)
 
