@@ -1,4 +1,4 @@
-"""``glm3 demo``: what the embedded model can do, in half a minute."""
+"""``glm3 demo``: what the embedded model can do."""
 
 from __future__ import annotations
 

@@ -1,0 +1,23 @@
+"""``glm3 demo`` shows what the embedded model can do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from support.cli import glm3
+
+
+def test_the_demo_greets_writes_answers_and_calls_a_tool(tmp_path: Path) -> None:
+    done = glm3("demo", "--offline", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    answers = dict(zip(lines[::2], lines[1::2], strict=True))
+    assert "你好" in answers["you>  你好"]
+    advert = answers["you>  类型#裙*颜色#红色*风格#复古*裙长#长裙"]
+    assert sum(word in advert for word in ("红色", "复古", "长裙")) >= 2
+    assert "24" in answers["you>  一天有几个小时"]
+    call = json.loads(answers["you>  青岛今天天气怎么样"].removeprefix("glm3> "))
+    assert call == {"tool": "get_weather", "arguments": {"city": "青岛"}}
+    assert "22" in lines[-1], "the tool's result is used"
+    assert list(tmp_path.iterdir()) == []
