@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from glm3.application.checkpoint_stores import config_beside
+from glm3.application.model_source import ModelSources
 from glm3.domain.host import HostFacts
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.run_config import RunConfig
 from glm3.domain.training.batch_plan import BatchPlan
-from glm3.domain.training.memory_plan import MemoryPlan, plan_memory
+from glm3.domain.training.memory_plan import DEVICE, HOST, MemoryPlan, plan_memory
 from glm3.domain.training.setup import train_options
 
-__all__ = ["memory_plan"]
+__all__ = ["memory_plan", "plan_run"]
+
+
+def plan_run(config: RunConfig, sources: ModelSources, facts: HostFacts) -> MemoryPlan:
+    """Return the plan of one rank of a run, of as many ranks as its file cuts it into.
+
+    Raises:
+        UsageError: ``load_checkpoint`` names no model.
+    """
+    name, network = config.load_checkpoint, config.model.model_config
+    path = Path(name) if name else None
+    if name and path and (name.removeprefix("mindspore/") in sources.names() or path.is_dir()):
+        network = config.model.onto(sources.config(name))
+    elif path and path.is_file() and (own := config_beside(path)) is not None:
+        network = config.model.onto(own)
+    world_size = config.parallel_config.ranks if config.use_parallel else 1
+    return memory_plan(config, network, facts, world_size)
 
 
 def _row_length(config: RunConfig, network: ModelConfig) -> int:
@@ -39,7 +59,7 @@ def memory_plan(config: RunConfig, network: ModelConfig, facts: HostFacts, world
         accumulates=batch.passes > 1 or world_size > 1,
         fused=on_device or facts.compiler is not None,
         activation_bytes=network.compute_dtype.itemsize if on_device else 4,
-        place="device" if on_device else "host",
+        place=DEVICE if on_device else HOST,
         available=available,
         kv_rows=config.runner_config.batch_size if config.do_eval else 0,
         shards=config.parallel_config.data_parallel if shared else 1,

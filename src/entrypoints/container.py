@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dependency_injector import containers, providers
 
@@ -20,12 +20,16 @@ from glm3.application.model_source import ModelSources
 from glm3.domain.errors import UsageError
 from glm3.domain.ports.backend import ModelBackend
 from glm3.domain.ports.checkpoint_store import CheckpointStore
+from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.downloader import Downloader
 from glm3.domain.ports.host import Host
 from glm3.domain.ports.model_catalog import ModelCatalog
 from glm3.domain.ports.run_config_reader import RunConfigReader
 from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.entrypoints.paths import cache_folder, resources_folder
+
+if TYPE_CHECKING:
+    from glm3.entrypoints.training import TrainingServices
 
 __all__ = ["BACKEND_GROUP", "Container", "build_container"]
 
@@ -103,6 +107,19 @@ class Container(containers.DeclarativeContainer):
     )
     models: providers.Provider[ModelLoader] = providers.Factory(
         ModelLoader, sources, checkpoint_stores, backend, tokenizers
+    )
+    communicator: providers.Provider[Communicator] = providers.Singleton(
+        lazy("glm3.adapters.memory.single_process_communicator:SingleProcessCommunicator")
+    )
+    training: providers.Provider[TrainingServices] = providers.Factory(
+        lazy("glm3.entrypoints.training:TrainingServices"),
+        models=models,
+        stores=checkpoint_stores,
+        tokenizers=tokenizers,
+        backend=backend,
+        host=host,
+        communicator=communicator,
+        resources=config.resources_folder,
     )
 
 

@@ -27,11 +27,14 @@ from glm3.domain.parameters import parameter_shapes
 from glm3.domain.tensors import DType
 from glm3.domain.training.options import TrainOptions
 
-__all__ = ["MemoryPlan", "parameter_count", "plan_memory"]
+__all__ = ["DEVICE", "HOST", "MemoryPlan", "parameter_count", "plan_memory"]
 
 _FLOAT = 4
 RUNTIME_BYTES = 480_000_000
 """What the interpreter, MindSpore and this program take before any model."""
+
+HOST, DEVICE = "host", "device"
+"""Where a plan is for. A device's own runtime has its room outside of what a run may take."""
 
 _OVERLAP = 0.4
 _ACCUMULATION = 1.8
@@ -145,6 +148,7 @@ def plan_memory(
     stored = config.param_init_type.itemsize
     master = _FLOAT if options.master_weights and config.param_init_type is not DType.FLOAT32 else 0
     kernels = _FUSED if fused else _STOCK
+    on_device = place == DEVICE
     recompute = options.recompute and kernels.recomputes
     gradients = trained * _FLOAT // shards
     activations = int(
@@ -163,9 +167,9 @@ def plan_memory(
         gradients=gradients,
         optimizer=trained * (2 * _FLOAT + master) // shards,
         activations=activations,
-        graph=kernels.graph + config.num_layers * kernels.graph_layer * (3 if recompute else 2) // 2,
+        graph=0 if on_device else kernels.graph + config.num_layers * kernels.graph_layer * (3 if recompute else 2) // 2,
         kv_cache=kv_rows * seq_length * kv_values * activation_bytes,
-        runtime=RUNTIME_BYTES,
+        runtime=0 if on_device else RUNTIME_BYTES,
         available=available,
     )
 

@@ -13,7 +13,19 @@ from typing import Annotated
 
 import typer
 
-from glm3.entrypoints.cli import chat, config, convert, demo, doctor, inspection, predict, run_mindformer
+from glm3.entrypoints.cli import (
+    chat,
+    config,
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    finetune,
+    inspection,
+    plan,
+    predict,
+    run_mindformer,
+)
 from glm3.entrypoints.cli.command import Command
 from glm3.entrypoints.cli.failures import INTERRUPTED, report
 from glm3.entrypoints.cli.settings import LogFormat, LogLevel, Settings
@@ -54,6 +66,9 @@ app.command(
     epilog=run_mindformer.EPILOG,
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
 )(run_mindformer.run)
+app.command("finetune", cls=Command, epilog=finetune.EPILOG)(finetune.finetune)
+app.command("eval", cls=Command, epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command("plan", cls=Command, epilog=plan.EPILOG)(plan.plan)
 app.command("convert", cls=Command, epilog=convert.EPILOG)(convert.convert)
 app.command("inspect", cls=Command, epilog=inspection.EPILOG)(inspection.inspect)
 app.command("doctor", cls=Command, epilog=doctor.EPILOG)(doctor.doctor)

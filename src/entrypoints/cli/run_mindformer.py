@@ -26,11 +26,12 @@ EPILOG = """\
 Examples:
   glm3 run --config configs/glm3/predict_glm3_6b.yaml --run_mode predict \\
     --use_parallel=False --predict_data "你好"
+  glm3 run --config configs/glm3/glm3_tiny.yaml --run_mode finetune --epochs 2
   glm3 run --config configs/glm3/glm3_tiny.yaml --run_mode predict --predict_data "你好" "你是谁"
   glm3 run --config configs/glm3/glm3_tiny.yaml --run_mode predict --predict_data prompts.txt \\
     --model.model_config.max_decode_length=64
 """
-AVAILABLE = ("predict",)
+AVAILABLE = ("train", "finetune", "eval", "predict")
 
 
 class RunCommand(Command):
@@ -54,13 +55,15 @@ def run(
     ] = None,
     **flags: Any,
 ) -> None:
-    """Run a YAML file with the model card's flags; the run mode predict is available.
+    """Run a YAML file with the model card's flags: train, finetune, eval or predict.
 
     Every key of the file can also be set as --a.b.c=VALUE. predict prints its answers, prompts included,
     and writes them to text_generation_result.txt.
     """
     from glm3.domain.errors import UsageError
     from glm3.domain.run_config import check_for
+    from glm3.entrypoints.cli.evaluate import run_evaluation
+    from glm3.entrypoints.cli.finetune import run_finetune
     from glm3.entrypoints.cli.loading import container
     from glm3.entrypoints.cli.prompts import prompts_of
 
@@ -69,8 +72,14 @@ def run(
         .run_configs()
         .read(find_config(config_name), [*overrides_of(flags), *(options or []), *context.args])
     )
+    if config.run_mode in ("train", "finetune"):
+        run_finetune(settings_of(context), config)
+        return
     for notice in config.notices:
         note(f"note: {notice}")
+    if config.run_mode == "eval":
+        run_evaluation(settings_of(context), config)
+        return
     if config.run_mode not in AVAILABLE:
         raise UsageError(
             "this run mode is not available yet",

@@ -1,0 +1,1 @@
+"""Files of rows: JSON Lines, or one JSON array."""

@@ -1,0 +1,77 @@
+"""Put the services of training and evaluation together; the container says of what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from attrs import evolve, frozen
+
+from glm3.adapters.host.memory import peak_memory
+from glm3.adapters.journal.files import FileJournal
+from glm3.adapters.jsonl.lines import read_rows
+from glm3.adapters.metrics.text_scores import score_texts
+from glm3.adapters.yaml.model_folder import model_folder_yaml
+from glm3.application.evaluation_setup import EvaluateService
+from glm3.application.finetune import FinetuneService
+from glm3.application.load_model import ModelLoader
+from glm3.application.training_preparation import TrainingPreparation
+from glm3.application.training_rows import RowSource
+from glm3.domain.ports.backend import ModelBackend
+from glm3.domain.ports.checkpoint_store import CheckpointStore
+from glm3.domain.ports.communicator import Communicator
+from glm3.domain.ports.host import Host
+from glm3.domain.ports.tokenizer import Tokenizer
+from glm3.domain.training.encoding import PairLayout
+
+__all__ = ["TrainingServices"]
+
+
+@frozen(kw_only=True)
+class TrainingServices:
+    """The services over one set of adapters."""
+
+    models: ModelLoader
+    stores: Sequence[CheckpointStore]
+    tokenizers: Callable[[Path], Tokenizer]
+    backend: ModelBackend
+    host: Host
+    communicator: Communicator
+    resources: Path
+    layout: PairLayout = PairLayout.BARE
+
+    def with_layout(self, layout: PairLayout) -> TrainingServices:
+        """Return the same services over rows that are laid out otherwise."""
+        return evolve(self, layout=layout)
+
+    def preparation(self) -> TrainingPreparation:
+        """Return what checks a run."""
+        rows = self._rows()
+        return TrainingPreparation(
+            sources=self.models.sources,
+            stores=self.stores,
+            load_tokenizer=self.tokenizers,
+            open_rows=rows.training,
+            open_pairs=rows.pairs,
+            score_texts=score_texts,
+            communicator=self.communicator,
+            host=self.host,
+        )
+
+    def finetuning(self) -> FinetuneService:
+        """Return what trains."""
+        return FinetuneService(
+            preparation=self.preparation(),
+            backend=self.backend,
+            communicator=self.communicator,
+            open_journal=lambda folder, sink: FileJournal(folder, sink=sink),
+            model_yaml=lambda config: model_folder_yaml(config).encode(),
+            peak_memory=peak_memory,
+        )
+
+    def evaluation(self) -> EvaluateService:
+        """Return what evaluates."""
+        return EvaluateService(models=self.models, open_pairs=self._rows().pairs, score_texts=score_texts)
+
+    def _rows(self) -> RowSource:
+        return RowSource(read_rows, self.resources / "data", self.layout)
