@@ -28,6 +28,7 @@ class LineEditor:
             prompt_continuation=lambda width, _line, _wrapped: ". ".rjust(width),
             completer=WordCompleter(list(COMMANDS), sentence=True),
             complete_while_typing=False,
+            reserve_space_for_menu=4,
         )
 
     def read(self, prompt: str) -> str:
