@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glm3.domain.errors import UsageError
@@ -45,6 +45,7 @@ def test_a_folder_is_no_prompt(tmp_path: Path) -> None:
         prompts_of([str(tmp_path)])
 
 
+@settings(deadline=None)  # every example writes and syncs a file
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=4))
 def test_the_result_file_is_a_list_that_python_reads_back(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str]

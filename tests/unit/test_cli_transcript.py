@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glm3.domain.conversation import Message, Role
@@ -19,6 +19,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 LINES = TEXTS.filter(lambda text: "\n" not in text)
 
 
+@settings(deadline=None)  # every example writes and syncs a file
 @given(TEXTS, st.lists(st.tuples(TEXTS, LINES, TEXTS), max_size=4))
 def test_what_is_saved_is_loaded(tmp_path_factory, system: str, turns: list[tuple[str, str, str]]) -> None:
     path: Path = tmp_path_factory.mktemp("saved") / "chat.json"
