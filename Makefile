@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format clean
+.PHONY: help setup demo test test-fast check format tiny-model clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ check: setup ## lint, types, layers
 format: setup ## format the code in place
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+tiny-model: setup ## write the embedded model and its rows anew (about a quarter of an hour)
+	$(BIN)/python -m tools.tiny_model
 
 clean: ## remove the environment and every cache
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         AutoTokenizer,
         ChatSession,
         convert,
+        process_response,
     )
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "ChatSession",
     "__version__",
     "convert",
+    "process_response",
 ]
 
 
