@@ -21,7 +21,7 @@ _DECODER = json.JSONDecoder(strict=False, parse_constant=_refuse)
 
 
 def parse_row(content: bytes, path: Path, line: int, offset: int) -> StoredRow:
-    """Return the row that ``content`` holds; it lies at byte ``offset`` of the file and begins on ``line``."""
+    """Return the row that ``content`` holds; it lies at byte ``offset`` of the file, on ``line``."""
     try:
         text = content.decode()
     except UnicodeDecodeError as error:

@@ -167,7 +167,9 @@ def plan_memory(
         gradients=gradients,
         optimizer=trained * (2 * _FLOAT + master) // shards,
         activations=activations,
-        graph=0 if on_device else kernels.graph + config.num_layers * kernels.graph_layer * (3 if recompute else 2) // 2,
+        graph=0
+        if on_device
+        else kernels.graph + config.num_layers * kernels.graph_layer * (3 if recompute else 2) // 2,
         kv_cache=kv_rows * seq_length * kv_values * activation_bytes,
         runtime=0 if on_device else RUNTIME_BYTES,
         available=available,
