@@ -62,15 +62,18 @@ class FileJournal:
 
     def close(self) -> None:
         """See :class:`glm3.domain.ports.run_journal.RunJournal`; what could not be written was reported."""
-        for file in (self._info, self._error, *([self._metrics] if self._metrics else [])):
+        for close in (self._info.close, self._error.close, self._close_metrics):
             with suppress(OSError):
-                file.close()
+                close()
+
+    def _close_metrics(self) -> None:
+        if self._metrics is not None:
+            self._metrics.close()
         self._metrics = None
 
     def _start(self, event: RunStarted) -> None:
         self._started = event
-        if self._metrics is not None:
-            self._metrics.close()
+        self._close_metrics()
         self._metrics = MetricsFiles(self._folder, event.steps_done)
         for fact in event.facts:
             self._tell(fact)
