@@ -9,6 +9,7 @@ from attrs import frozen
 
 from glm3.application.checkpoint_keeper import CheckpointKeeper
 from glm3.application.checkpoint_stores import find_store, store_of_format
+from glm3.application.journals import Journals
 from glm3.application.model_source import TOKENIZER_NAME
 from glm3.application.training_loop import LoopResult, TrainingLoop
 from glm3.application.training_preparation import PreparedRun, TrainingPreparation
@@ -23,7 +24,7 @@ from glm3.domain.ports.run_journal import RunJournal
 from glm3.domain.ports.training import SupportsTraining, Trainer
 from glm3.domain.run_config import RunConfig
 from glm3.domain.training.checkpoint_names import LAST, CheckpointName
-from glm3.domain.training.run_events import RunEnded, RunEvent, RunNote, RunStarted
+from glm3.domain.training.run_events import RunEnded, RunNote, RunStarted
 from glm3.domain.training.run_state import RunState
 
 __all__ = ["FinetuneReport", "FinetuneRequest", "FinetuneService"]
@@ -106,7 +107,8 @@ class FinetuneService:
         prepared = self.preparation.prepare(request.config, request.run_mode, strict=request.strict)
         if not request.ignore_memory:
             prepared.memory.require_fit()
-        journal = _Both(self.open_journal(prepared.tree.log, request.config.runner_config.sink_mode), display)
+        files = self.open_journal(prepared.tree.log, request.config.runner_config.sink_mode)
+        journal = Journals((files, display))
         try:
             return self._train(request, prepared, journal)
         finally:
@@ -214,21 +216,3 @@ class FinetuneService:
             next_command=command,
             notes=run.notes,
         )
-
-
-@frozen
-class _Both:
-    """A journal in two places."""
-
-    first: RunJournal
-    second: RunJournal
-
-    def record(self, event: RunEvent) -> None:
-        self.first.record(event)
-        self.second.record(event)
-
-    def close(self) -> None:
-        try:
-            self.first.close()
-        finally:
-            self.second.close()

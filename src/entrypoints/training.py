@@ -8,12 +8,15 @@ from pathlib import Path
 from attrs import evolve, frozen
 
 from glm3.adapters.host.memory import peak_memory
+from glm3.adapters.journal.curve import CurveJournal, require_matplotlib
 from glm3.adapters.journal.files import FileJournal
+from glm3.adapters.journal.tensorboard import TensorBoardJournal, require_tensorboard
 from glm3.adapters.jsonl.lines import read_rows
 from glm3.adapters.metrics.text_scores import score_texts
 from glm3.adapters.yaml.model_folder import model_folder_yaml
 from glm3.application.evaluation_setup import EvaluateService
 from glm3.application.finetune import FinetuneService
+from glm3.application.journals import Journals
 from glm3.application.load_model import ModelLoader
 from glm3.application.training_preparation import TrainingPreparation
 from glm3.application.training_rows import RowSource
@@ -21,6 +24,7 @@ from glm3.domain.ports.backend import ModelBackend
 from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.host import Host
+from glm3.domain.ports.run_journal import RunJournal
 from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.domain.training.encoding import PairLayout
 
@@ -58,13 +62,30 @@ class TrainingServices:
             host=self.host,
         )
 
-    def finetuning(self) -> FinetuneService:
-        """Return what trains."""
+    def finetuning(self, *, tensorboard: bool = False, curve: bool = False) -> FinetuneService:
+        """Return what trains; the extras need tensorboardX and matplotlib.
+
+        Raises:
+            BackendError: an extra's library is not installed.
+        """
+        if tensorboard:
+            require_tensorboard()
+        if curve:
+            require_matplotlib()
+
+        def open_journal(folder: Path, sink: bool) -> RunJournal:
+            journals: list[RunJournal] = [FileJournal(folder, sink=sink)]
+            if tensorboard:
+                journals.append(TensorBoardJournal(folder / "tensorboard"))
+            if curve:
+                journals.append(CurveJournal(folder / "loss.png"))
+            return Journals(tuple(journals))
+
         return FinetuneService(
             preparation=self.preparation(),
             backend=self.backend,
             communicator=self.communicator,
-            open_journal=lambda folder, sink: FileJournal(folder, sink=sink),
+            open_journal=open_journal,
             model_yaml=lambda config: model_folder_yaml(config).encode(),
             peak_memory=peak_memory,
         )

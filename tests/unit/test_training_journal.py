@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from glm3.adapters.journal.curve import CurveJournal, require_matplotlib
 from glm3.adapters.journal.files import FileJournal
 from glm3.adapters.journal.metrics import STEP_COLUMNS
-from glm3.domain.errors import StorageError
+from glm3.adapters.journal.tensorboard import TensorBoardJournal, require_tensorboard
+from glm3.domain.errors import BackendError, StorageError
 from glm3.domain.ports.training import StepReport
 from glm3.domain.training.run_events import EvaluationDone, RunFailed, RunNote, RunStarted, StepDone
 
@@ -98,3 +102,48 @@ def test_a_full_disk_is_an_error_of_ours(tmp_path: Path) -> None:
     (tmp_path / "info.log").symlink_to("/dev/full")
     with pytest.raises(StorageError, match="No space left"):
         write(tmp_path, RunNote("x" * 10_000))
+
+
+def test_without_its_library_an_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, require in (("tensorboardX", require_tensorboard), ("matplotlib", require_matplotlib)):
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises((BackendError, ValueError)) as caught:
+            require()
+        assert name in str(caught.value)
+
+
+def test_tensorboard_gets_every_step_and_hides_what_a_resumption_replaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[object, ...]] = []
+
+    class SummaryWriter:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            written.append((folder, purge_step))
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append((name, value, step))
+
+        def close(self) -> None:
+            written.append(("closed",))
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=SummaryWriter))
+    journal = TensorBoardJournal(tmp_path)
+    for event in (started(2), done(3), EvaluationDone(step=3, scores={"loss": 2.5}, seconds=1.0)):
+        journal.record(event)
+    journal.close()
+    assert written[0] == (str(tmp_path), 3)
+    assert ("train/loss", 1 / 3, 3) in written
+    assert ("eval/loss", 2.5, 3) in written
+    assert written[-1] == ("closed",)
+
+
+def test_the_curve_has_the_steps_before_a_resumption_too(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the extra glm3[curves] is not installed")
+    write(tmp_path, started(), *map(done, (1, 2, 3)))
+    journal = CurveJournal(tmp_path / "loss.png")
+    for event in (started(2), done(3)):
+        journal.record(event)
+    assert [point[0] for point in journal._points] == [1, 2, 3]
+    journal.close()
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")

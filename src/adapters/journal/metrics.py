@@ -13,7 +13,7 @@ from typing import Any
 from glm3.domain.atomic_write import staged_file, write_durably
 from glm3.domain.positional_io import storage_errors
 
-__all__ = ["STEP_COLUMNS", "MetricsFiles"]
+__all__ = ["STEP_COLUMNS", "MetricsFiles", "read_records"]
 
 STEP_COLUMNS = (
     "step",
@@ -40,7 +40,7 @@ class MetricsFiles:
     def __init__(self, folder: Path, steps_done: int) -> None:
         self._jsonl, self._csv = folder / "metrics.jsonl", folder / "metrics.csv"
         if steps_done:
-            kept = [record for record in _records(self._jsonl) if record["step"] <= steps_done]
+            kept = [record for record in read_records(self._jsonl) if record["step"] <= steps_done]
         else:
             kept = []
             _set_aside(self._jsonl, self._csv)
@@ -72,7 +72,7 @@ class MetricsFiles:
             file.close()
 
 
-def _records(path: Path) -> Iterator[dict[str, Any]]:
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the records of a file; its last line may be cut."""
     if not path.is_file():
         return

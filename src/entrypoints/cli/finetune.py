@@ -50,6 +50,12 @@ def finetune(
     force: Annotated[
         bool, typer.Option("--force", help="Start although the memory planned for is not there.")
     ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write curves for TensorBoard (needs tensorboardX).")
+    ] = False,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Also draw the loss as log/rank_0/loss.png (needs matplotlib).")
+    ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
 ) -> None:
     """Train a model, or adapters of it, on rows of data.
@@ -63,7 +69,16 @@ def finetune(
 
     settings = settings_of(context)
     run = container(settings).run_configs().read(find_config(config), overrides or [])
-    run_finetune(settings, run, layout=layout, strict=strict, ignore_memory=force, quiet=quiet)
+    run_finetune(
+        settings,
+        run,
+        layout=layout,
+        strict=strict,
+        ignore_memory=force,
+        tensorboard=tensorboard,
+        curve=curve,
+        quiet=quiet,
+    )
 
 
 def run_finetune(
@@ -73,6 +88,8 @@ def run_finetune(
     layout: Layout = Layout.bare,
     strict: bool = False,
     ignore_memory: bool = False,
+    tensorboard: bool = False,
+    curve: bool = False,
     quiet: bool = False,
 ) -> None:
     """Train as a configuration says and print the closing report.
@@ -85,7 +102,8 @@ def run_finetune(
     from glm3.entrypoints.cli.loading import container
     from glm3.entrypoints.cli.training_display import training_display
 
-    service = container(settings).training().with_layout(PairLayout(layout.value)).finetuning()
+    services = container(settings).training().with_layout(PairLayout(layout.value))
+    service = services.finetuning(tensorboard=tensorboard, curve=curve)
     with _stop_on_interrupt() as stop:
         report = service.run(
             FinetuneRequest(config=config, strict=strict, ignore_memory=ignore_memory, stop=stop),

@@ -1,0 +1,160 @@
+"""The memory plan: what it counts, what it advises, and how far it lies from what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+
+from glm3.adapters.memory.host import healthy_facts
+from glm3.application.plan import memory_plan
+from glm3.domain.errors import BackendError
+from glm3.domain.model_config import ModelConfig
+from glm3.domain.run_config import RunConfig
+from glm3.domain.tensors import DType
+from glm3.domain.training.memory_plan import DEVICE, HOST, MemoryPlan, parameter_count, plan_memory
+from glm3.domain.training.options import TrainOptions
+from support.finetune import run_config
+
+SIX_B = ModelConfig(param_init_type="float16", compute_dtype="float16", seq_length=192)
+
+# Peaks of 4 steps on x86-64 (MindSpore 2.10): layers, hidden, ffn, vocabulary, heads, channels, rows,
+# positions, accumulated, recomputed, fused; bytes above those of the started runtime, which were 433 MB.
+RUNTIME = 433_000_000
+MEASURED = [
+    (2, 64, 176, 512, 4, 16, 8, 192, False, False, True, 139_927_552),
+    (8, 1024, 2736, 4096, 16, 64, 2, 192, False, False, True, 1_874_432_000),
+    (8, 1024, 2736, 4096, 16, 64, 2, 192, True, False, True, 2_592_346_112),
+    (4, 512, 1376, 4096, 8, 64, 8, 384, False, False, True, 939_622_400),
+    (8, 512, 1376, 4096, 8, 64, 8, 384, False, True, True, 1_022_484_480),
+    (2, 64, 176, 512, 4, 16, 8, 192, False, False, False, 356_855_808),
+    (8, 1024, 2736, 4096, 16, 64, 2, 192, False, False, False, 2_502_389_760),
+    (4, 512, 1376, 4096, 8, 64, 4, 384, False, False, False, 1_545_969_664),
+]
+
+
+def small(**changes: object) -> ModelConfig:
+    values = {
+        "num_layers": 2,
+        "hidden_size": 64,
+        "ffn_hidden_size": 176,
+        "padded_vocab_size": 512,
+        "num_attention_heads": 4,
+        "kv_channels": 16,
+        "seq_length": 192,
+        "param_init_type": "float32",
+    }
+    return ModelConfig.from_mapping(values | changes)
+
+
+def plan(config: ModelConfig, options: TrainOptions | None = None, **changes: object) -> MemoryPlan:
+    values = {
+        "rows": 8,
+        "seq_length": 192,
+        "accumulates": False,
+        "fused": True,
+        "place": HOST,
+        "available": None,
+    }
+    return plan_memory(config, options or TrainOptions(), **values | changes)
+
+
+@pytest.mark.parametrize("case", MEASURED, ids=str)
+def test_it_lies_within_a_tenth_of_what_was_measured(case: tuple) -> None:
+    layers, hidden, ffn, vocab, heads, channels, rows, seq, accumulates, recompute, fused, peak = case
+    config = small(
+        num_layers=layers,
+        hidden_size=hidden,
+        ffn_hidden_size=ffn,
+        padded_vocab_size=vocab,
+        num_attention_heads=heads,
+        kv_channels=channels,
+    )
+    found = plan(
+        config,
+        TrainOptions(recompute=recompute),
+        rows=rows,
+        seq_length=seq,
+        accumulates=accumulates,
+        fused=fused,
+    )
+    assert found.total - found.runtime + RUNTIME == pytest.approx(peak + RUNTIME, rel=0.1)
+
+
+def test_the_6b_model_counts_its_parameters() -> None:
+    assert parameter_count(SIX_B) == 6_243_584_000
+
+
+def test_half_precision_halves_weights_and_a_master_copy_is_extra() -> None:
+    seed = plan(SIX_B)
+    assert seed.weights == 2 * parameter_count(SIX_B)
+    assert seed.optimizer == 8 * parameter_count(SIX_B)
+    assert plan(SIX_B, TrainOptions(master_weights=True)).optimizer == 12 * parameter_count(SIX_B)
+    full = SIX_B.evolve(param_init_type=DType.FLOAT32)
+    assert plan(full, TrainOptions(master_weights=True)).optimizer == 8 * parameter_count(SIX_B)
+
+
+def test_adapters_take_no_state_for_what_is_frozen() -> None:
+    found = plan(SIX_B, trained=10**6)
+    assert found.weights == 2 * parameter_count(SIX_B)
+    assert found.optimizer == 8 * 10**6
+
+
+def test_ranks_share_weights_and_optimizer() -> None:
+    alone, shared = plan(SIX_B), plan(SIX_B, shards=8)
+    assert shared.optimizer * 8 == alone.optimizer
+    assert shared.weights * 8 == alone.weights
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "word"),
+    [
+        (small(), {"rows": 500}, "batch_size"),
+        (SIX_B, {}, "pet_config"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_knob_that_helps(
+    config: ModelConfig, options: dict, word: str
+) -> None:
+    found = plan(config, available=10**8, **options)
+    assert not found.fits
+    with pytest.raises(BackendError, match="does not fit the memory of the host") as caught:
+        found.require_fit()
+    assert word in str(caught.value.hint)
+    evolve(found, available=found.total).require_fit()
+
+
+def test_a_longer_sequence_more_rows_and_an_evaluation_take_more() -> None:
+    base = plan(small())
+    assert plan(small(), rows=16).total > base.total
+    assert plan(small(), seq_length=384).total > base.total
+    assert plan(small(), kv_rows=4).kv_cache == 4 * 192 * 2 * 2 * 2 * 16 * 4
+
+
+def planned(tmp_path: Path, world_size: int = 1, **changes: object) -> MemoryPlan:
+    config: RunConfig = run_config(tmp_path, **changes)
+    return memory_plan(config, SIX_B, healthy_facts(), world_size)
+
+
+def test_a_device_has_what_the_file_lets_it_take(tmp_path: Path) -> None:
+    found = planned(
+        tmp_path, context={"device_target": "Ascend", "max_device_memory": "59GB"}, load_checkpoint=None
+    )
+    assert (found.place, found.available) == (DEVICE, 59 << 30)
+    assert found.runtime == found.graph == 0
+
+
+def test_eight_ranks_with_a_sliced_optimizer_fit_64_gb(tmp_path: Path) -> None:
+    """The model card's full finetuning; on one card it does not fit."""
+    keys: dict = {"context": {"device_target": "Ascend", "max_device_memory": "59GB"}}
+    assert not planned(tmp_path, **keys).fits
+    assert planned(
+        tmp_path,
+        8,
+        **keys,
+        use_parallel=True,
+        parallel={"parallel_mode": 1, "enable_parallel_optimizer": True},
+        parallel_config={"data_parallel": 8},
+        recompute_config={"recompute": True},
+    ).fits
