@@ -66,7 +66,7 @@ class CheckpointKeeper:
             (self.policy.trainable, self.tree.trainable, "trainable_params"),
         ):
             if wanted:
-                write_companions(folder, self.model_files)
+                write_companions(folder, self.model_files if folder == self.tree.network else {})
                 saved.append(self._write(folder / f"{self.prefix}-{what}.ckpt", state.weights, step))
         self._point(LAST, name)
         self.saved_step = step

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from glm3.application.adapter_folder import BaseIdentity, read_adapter, write_adapter
 from glm3.application.checkpoint_keeper import CheckpointKeeper
 from glm3.application.checkpoint_stores import find_store, store_of_format
 from glm3.application.journals import Journals
@@ -21,10 +22,10 @@ from glm3.domain.ports.backend import LoadOptions, ModelBackend
 from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.model import LanguageModel
 from glm3.domain.ports.run_journal import RunJournal
-from glm3.domain.ports.training import SupportsTraining, Trainer
+from glm3.domain.ports.training import SupportsLoRA, SupportsTraining, Trainer
 from glm3.domain.run_config import RunConfig
 from glm3.domain.training.checkpoint_names import LAST, CheckpointName
-from glm3.domain.training.run_events import RunEnded, RunNote, RunStarted
+from glm3.domain.training.run_events import CheckpointSaved, RunEnded, RunNote, RunStarted
 from glm3.domain.training.run_state import RunState
 
 __all__ = ["FinetuneReport", "FinetuneRequest", "FinetuneService"]
@@ -50,7 +51,10 @@ class FinetuneRequest:
 
 @frozen(kw_only=True)
 class FinetuneReport:
-    """What came of it. ``model_folder`` is None while the run is not complete. Memory is in bytes."""
+    """What came of it. ``model_folder`` (or an adapter's) is None while the run is not complete.
+
+    Memory is in bytes.
+    """
 
     loop: LoopResult
     total_steps: int
@@ -119,6 +123,7 @@ class FinetuneService:
         model = self._load(run)
         if not isinstance(model, SupportsTraining):
             raise BackendError("this backend cannot train", found=type(model).__name__)
+        self._adapt(run, model)
         trainer = model.trainer(run.options, self.communicator)
         self._restore(run, trainer)
         journal.record(
@@ -162,6 +167,17 @@ class FinetuneService:
         with store.open(run.start.weights) as reader:
             return self.backend.load(config, reader, options)
 
+    def _adapt(self, run: PreparedRun, model: LanguageModel) -> None:
+        """Add the adapter that is to be trained: a fresh one, or one that was trained before."""
+        if run.lora is None:
+            return
+        if not isinstance(model, SupportsLoRA):
+            raise BackendError("this backend cannot train adapters", found=type(model).__name__)
+        model.add_lora(run.lora, run.options.seed)
+        if run.start.adapter is not None:
+            stored = read_adapter(run.start.adapter, self.preparation.stores)
+            model.set_adapter_parameters(stored.parameters)
+
     def _restore(self, run: PreparedRun, trainer: Trainer) -> None:
         checkpoint = run.start.checkpoint
         if checkpoint is None:
@@ -171,7 +187,9 @@ class FinetuneService:
         trainer.restore(state.parameters, state.trainer_state)
 
     def _keeper(self, config: RunConfig, run: PreparedRun) -> CheckpointKeeper:
-        companions = hugging_face_files(run.start.config, run.tokenizer_path)
+        companions: dict[str, bytes] = {}
+        if run.lora is None:  # an adapter alone makes no model
+            companions = hugging_face_files(run.start.config, run.tokenizer_path)
         model_files = {MODEL_YAML: self.model_yaml(run.start.config)}
         if TOKENIZER_NAME in companions:
             model_files[TOKENIZER_NAME] = companions[TOKENIZER_NAME]
@@ -199,13 +217,10 @@ class FinetuneService:
             command = f"glm3 finetune with resume_training=True load_checkpoint={run.tree.checkpoint / LAST}"
         else:
             named = CheckpointName.parse(checkpoint.name)
-            folder = run.tree.result("model", named.run if named else 0)
+            kind = "model" if run.lora is None else "adapter"
+            folder = run.tree.result(kind, named.run if named else 0)
             if self.communicator.rank == 0:
-                files = hugging_face_files(run.start.config, run.tokenizer_path)
-                saved = write_model_folder(
-                    folder, trainer.parameters(), files, self.preparation.stores, loop.steps_done
-                )
-                journal.record(saved)
+                journal.record(self._write_result(run, trainer, folder, loop.steps_done))
             command = f"glm3 chat -m {folder}"
         return FinetuneReport(
             loop=loop,
@@ -216,3 +231,11 @@ class FinetuneService:
             next_command=command,
             notes=run.notes,
         )
+
+    def _write_result(self, run: PreparedRun, trainer: Trainer, folder: Path, step: int) -> CheckpointSaved:
+        stores, parameters = self.preparation.stores, trainer.parameters()
+        if run.lora is not None:
+            base = BaseIdentity.of(run.start.base, run.start.weights)
+            return write_adapter(folder, parameters, run.lora, base, stores, step)
+        files = hugging_face_files(run.start.config, run.tokenizer_path)
+        return write_model_folder(folder, parameters, files, stores, step)

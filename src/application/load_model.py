@@ -7,9 +7,15 @@ from pathlib import Path
 
 from attrs import frozen
 
+from glm3.application.adapter_folder import (
+    StoredAdapter,
+    apply_adapter,
+    is_adapter_folder,
+    read_adapter,
+)
 from glm3.application.checkpoint_stores import find_store
 from glm3.application.model_source import ModelSource, ModelSources, ReportProgress
-from glm3.domain.errors import MissingFileError, TokenizerError
+from glm3.domain.errors import ConfigError, MissingFileError, TokenizerError
 from glm3.domain.ports.backend import LoadOptions, ModelBackend
 from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.ports.model import LanguageModel
@@ -48,14 +54,30 @@ class ModelLoader:
         options: LoadOptions | None = None,
         progress: ReportProgress | None = None,
     ) -> LoadedModel:
-        """Load a model by name, folder or YAML file.
+        """Load a model by name, folder or YAML file; the folder of an adapter means its base with it.
 
         Raises:
             Glm3Error: see :meth:`ModelSources.resolve`, :meth:`tokenizer_of` and :meth:`model_of`.
         """
+        folder = Path(name_or_path)
+        if is_adapter_folder(folder):
+            return self._load_adapted(read_adapter(folder, self._stores), options, progress)
         source = self.sources.resolve(name_or_path, progress=progress)
         tokenizer = self.tokenizer_of(source)
         return LoadedModel(self.model_of(source, options), tokenizer, source)
+
+    def _load_adapted(
+        self, adapter: StoredAdapter, options: LoadOptions | None, progress: ReportProgress | None
+    ) -> LoadedModel:
+        if adapter.base.name is None:
+            raise ConfigError(
+                "does not say what it adapts", path=adapter.folder, field="base_model_name_or_path"
+            )
+        source = self.sources.resolve(adapter.base.name, progress=progress)
+        adapter.base.require(source.weights, adapter.folder)
+        loaded = LoadedModel(self.model_of(source, options), self.tokenizer_of(source), source)
+        apply_adapter(loaded.model, adapter)
+        return loaded
 
     def tokenizer_of(self, source: ModelSource) -> Tokenizer:
         """Open a source's tokenizer.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 
 from glm3.application.checkpoint_stores import config_beside
@@ -10,8 +11,9 @@ from glm3.domain.host import HostFacts
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.run_config import RunConfig
 from glm3.domain.training.batch_plan import BatchPlan
+from glm3.domain.training.lora import adapter_shapes
 from glm3.domain.training.memory_plan import DEVICE, HOST, MemoryPlan, plan_memory
-from glm3.domain.training.setup import train_options
+from glm3.domain.training.setup import lora_config, train_options
 
 __all__ = ["memory_plan", "plan_run"]
 
@@ -43,7 +45,7 @@ def _row_length(config: RunConfig, network: ModelConfig) -> int:
 
 def memory_plan(config: RunConfig, network: ModelConfig, facts: HostFacts, world_size: int) -> MemoryPlan:
     """Return the plan of one rank of a run that trains ``network``, on the device that the run names."""
-    batch = BatchPlan.of(config, world_size)
+    batch, lora = BatchPlan.of(config, world_size), lora_config(config)
     on_device = config.context.device_target == "Ascend"
     shared = config.use_parallel and config.parallel.enable_parallel_optimizer
     limit = config.context.max_device_memory
@@ -61,6 +63,7 @@ def memory_plan(config: RunConfig, network: ModelConfig, facts: HostFacts, world
         activation_bytes=network.compute_dtype.itemsize if on_device else 4,
         place=DEVICE if on_device else HOST,
         available=available,
+        trained=None if lora is None else sum(map(prod, adapter_shapes(network, lora).values())),
         kv_rows=config.runner_config.batch_size if config.do_eval else 0,
         shards=config.parallel_config.data_parallel if shared else 1,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 
 from glm3.application.checkpoint_keeper import SavePolicy
@@ -10,6 +11,7 @@ from glm3.domain.run_config import RunConfig
 from glm3.domain.run_config.training import CallbackConfig
 from glm3.domain.tensors import DType
 from glm3.domain.training.checkpoint_names import free_prefix, in_order
+from glm3.domain.training.lora import LoRAConfig, adapter_shapes
 from glm3.domain.training.memory_plan import parameter_count
 from glm3.domain.training.options import TrainOptions
 from glm3.domain.training.output_tree import OutputTree
@@ -27,15 +29,18 @@ def output_tree(config: RunConfig, rank: int) -> OutputTree:
 
 
 def save_policy(config: RunConfig, total_steps: int) -> SavePolicy:
-    """Return how often to save; without a checkpoint callback only the end is saved."""
-    monitor = _monitor(config)
+    """Return how often to save; without a checkpoint callback only the end is saved.
+
+    A run of adapters saves what it trains, and not the network beside it, which stays as it was.
+    """
+    monitor, adapters = _monitor(config), config.model.pet_config is not None
     if monitor is None:
-        return SavePolicy(every_steps=total_steps, keep=1)
+        return SavePolicy(every_steps=total_steps, keep=1, network=not adapters, trainable=adapters)
     return SavePolicy(
         every_steps=monitor.save_checkpoint_steps,
         keep=monitor.keep_checkpoint_max,
-        network=monitor.save_network_params,
-        trainable=monitor.save_trainable_params,
+        network=monitor.save_network_params and not adapters,
+        trainable=monitor.save_trainable_params or adapters,
     )
 
 
@@ -50,9 +55,17 @@ def checkpoint_prefix(config: RunConfig, start: TrainingStart, tree: OutputTree)
     return free_prefix(monitor.prefix if monitor else _DEFAULT_PREFIX, tree.rank, names)
 
 
-def bytes_to_write(start: TrainingStart, options: TrainOptions, policy: SavePolicy, steps_left: int) -> int:
-    """Return the bytes of the checkpoints that lie there at most at one time, and of the finished model."""
+def bytes_to_write(
+    start: TrainingStart,
+    options: TrainOptions,
+    policy: SavePolicy,
+    steps_left: int,
+    lora: LoRAConfig | None = None,
+) -> int:
+    """Return the bytes of the checkpoints that lie there at most at one time, and of the result."""
     count, stored = parameter_count(start.config), start.config.param_init_type
+    if lora is not None:
+        count, stored = sum(map(prod, adapter_shapes(start.config, lora).values())), DType.FLOAT32
     states = 12 if options.master_weights and stored is not DType.FLOAT32 else 8
     saves = steps_left // policy.every_steps + 1
     checkpoints = min(saves, policy.keep + 1) * (stored.itemsize + states)

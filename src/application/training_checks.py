@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from glm3.application.adapter_folder import read_adapter
 from glm3.application.checkpoint_stores import find_store
 from glm3.application.training_start import RUN_RECORD, TrainingStart
 from glm3.domain.errors import BackendError, ConfigError, ParameterMismatchError, StorageError, TokenizerError
@@ -16,8 +17,10 @@ from glm3.domain.parameters import from_mindspore_name
 from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.domain.positional_io import free_bytes
+from glm3.domain.training.lora import LoRAConfig
 
 __all__ = [
+    "require_adapter",
     "require_device",
     "require_disk",
     "require_same_data",
@@ -29,6 +32,25 @@ __all__ = [
 
 _LARGEST_PADDING = 8
 """The output layer may have so many times fewer unused rows than rows: 65024 rows have 226."""
+
+
+def require_adapter(start: TrainingStart, lora: LoRAConfig | None, stores: Sequence[CheckpointStore]) -> None:
+    """Check that an adapter to train further is of the shape that the run asks for.
+
+    Raises:
+        ConfigError: the run trains no adapter, or one of another shape.
+    """
+    if start.adapter is None:
+        return
+    own = read_adapter(start.adapter, stores).config
+    if lora is None or (own.rank, own.alpha) != (lora.rank, lora.alpha):
+        raise ConfigError(
+            "the run does not train this adapter",
+            path=start.adapter,
+            field="model.model_config.pet_config",
+            expected=f"lora_rank {own.rank}, lora_alpha {own.alpha:g}",
+            found="none" if lora is None else f"lora_rank {lora.rank}, lora_alpha {lora.alpha:g}",
+        )
 
 
 def require_device(target: str, facts: HostFacts) -> None:

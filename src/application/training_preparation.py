@@ -16,6 +16,7 @@ from glm3.application.plan import memory_plan
 from glm3.application.row_sources import OpenPairs, OpenRows, RowsRequest, TrainingRows
 from glm3.application.saving_setup import bytes_to_write, checkpoint_prefix, output_tree, save_policy
 from glm3.application.training_checks import (
+    require_adapter,
     require_device,
     require_disk,
     require_same_data,
@@ -35,11 +36,12 @@ from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.domain.run_config import RunConfig, check_for
 from glm3.domain.run_config.data import DatasetConfig
 from glm3.domain.training.batch_plan import BatchPlan
+from glm3.domain.training.lora import LoRAConfig
 from glm3.domain.training.memory_plan import MemoryPlan, parameter_count
 from glm3.domain.training.options import TrainOptions
 from glm3.domain.training.output_tree import OutputTree
 from glm3.domain.training.schedules import LearningRateSchedule
-from glm3.domain.training.setup import learning_rate_schedule, train_options
+from glm3.domain.training.setup import learning_rate_schedule, lora_config, train_options
 
 __all__ = ["PreparedRun", "TrainingPreparation"]
 
@@ -58,6 +60,7 @@ class PreparedRun:
     total_steps: int
     schedule: LearningRateSchedule
     options: TrainOptions
+    lora: LoRAConfig | None
     saving: SavePolicy
     prefix: str
     data: Mapping[str, Any]
@@ -129,8 +132,9 @@ class TrainingPreparation:
         if config.do_eval and config.eval_dataset is not None:
             evaluation = evaluation_request(config, tokenizer, self.open_pairs, strict=strict)
             start = evolve(start, config=roomy(start.config, config.eval_dataset))
-        options, saving = train_options(config), save_policy(config, total_steps)
-        nbytes = bytes_to_write(start, options, saving, total_steps - start.steps_done)
+        options, saving, lora = train_options(config), save_policy(config, total_steps), lora_config(config)
+        require_adapter(start, lora, self.stores)
+        nbytes = bytes_to_write(start, options, saving, total_steps - start.steps_done, lora)
         require_disk(tree.root, nbytes, "the checkpoints of the run")
         return PreparedRun(
             tree=tree,
@@ -143,6 +147,7 @@ class TrainingPreparation:
             total_steps=total_steps,
             schedule=learning_rate_schedule(config, batch, rows.steps_per_epoch, total_steps),
             options=options,
+            lora=lora,
             saving=saving,
             prefix=checkpoint_prefix(config, start, tree),
             data=data,

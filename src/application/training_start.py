@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
+from glm3.application.adapter_folder import is_adapter_folder, read_adapter
 from glm3.application.checkpoint_keeper import pointed_file
 from glm3.application.checkpoint_stores import config_beside, find_store
 from glm3.application.model_source import TOKENIZER_NAME, ModelSources
@@ -69,7 +70,8 @@ class RunRecord:
 class TrainingStart:
     """What a run begins with.
 
-    ``weights`` None draws random ones. ``checkpoint`` is the training checkpoint to go on from, after
+    ``base`` is what the user named, paths made absolute. ``weights`` None draws random ones. ``adapter`` is
+    the folder of one to train further. ``checkpoint`` is the training checkpoint to go on from, after
     ``steps_done`` steps; without one the run begins anew.
     """
 
@@ -77,6 +79,7 @@ class TrainingStart:
     config: ModelConfig
     weights: Path | None
     tokenizer: Path | None
+    adapter: Path | None = None
     checkpoint: Path | None = None
     steps_done: int = 0
     record: RunRecord | None = None
@@ -98,7 +101,7 @@ def find_start(
         CheckpointError: a run should go on from a checkpoint that holds weights alone.
     """
     if not config.resume_training:
-        return _start_of(config.load_checkpoint, config, sources, tree)
+        return _start_of(config.load_checkpoint, config, sources, stores, tree)
     assert config.load_checkpoint is not None  # noqa: S101  # check_for saw to it
     checkpoint = checkpoint_at(config.load_checkpoint, tree)
     with find_store(checkpoint, stores).open(checkpoint) as reader:
@@ -113,7 +116,7 @@ def find_start(
             expected="the name or path of the base model",
             hint=f"the run's {RUN_RECORD} beside the checkpoint would tell",
         )
-    base = _start_of(name if adapters else None, config, sources, tree)
+    base = _start_of(name if adapters else None, config, sources, stores, tree)
     own = config_beside(checkpoint)
     beside = checkpoint.parent / TOKENIZER_NAME
     return TrainingStart(
@@ -166,14 +169,25 @@ def _newest(folder: Path) -> Path | None:
     return folder / own[-1].file_name if own else pointed
 
 
-def _start_of(name: str | None, config: RunConfig, sources: ModelSources, tree: OutputTree) -> TrainingStart:
+def _start_of(
+    name: str | None,
+    config: RunConfig,
+    sources: ModelSources,
+    stores: Sequence[CheckpointStore],
+    tree: OutputTree,
+) -> TrainingStart:
     if name is None:
         return TrainingStart(base=None, config=config.model.model_config, weights=None, tokenizer=None)
     path = Path(name)
+    if is_adapter_folder(path):
+        adapter = read_adapter(path, stores)
+        base = _start_of(adapter.base.name, config, sources, stores, tree)
+        adapter.base.require(base.weights, path)
+        return evolve(base, adapter=path)
     if name.removeprefix("mindspore/") in sources.names() or (path.is_dir() and not _of_a_run(path, tree)):
         source = sources.resolve(name)
         return TrainingStart(
-            base=name,
+            base=name if not path.exists() else str(path.resolve()),
             config=config.model.onto(source.config),
             weights=source.weights,
             tokenizer=source.tokenizer,
@@ -182,7 +196,7 @@ def _start_of(name: str | None, config: RunConfig, sources: ModelSources, tree: 
     own = config_beside(weights)
     tokenizer = weights.parent / TOKENIZER_NAME
     return TrainingStart(
-        base=name,
+        base=str(path.resolve()),
         config=config.model.model_config if own is None else config.model.onto(own),
         weights=weights,
         tokenizer=tokenizer if tokenizer.is_file() else None,

@@ -30,7 +30,7 @@ from glm3.domain.training.options import TrainOptions
 __all__ = ["DEVICE", "HOST", "MemoryPlan", "parameter_count", "plan_memory"]
 
 _FLOAT = 4
-RUNTIME_BYTES = 480_000_000
+RUNTIME_BYTES = 455_000_000
 """What the interpreter, MindSpore and this program take before any model."""
 
 HOST, DEVICE = "host", "device"

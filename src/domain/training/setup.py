@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from glm3.domain.errors import ConfigError
 from glm3.domain.run_config import RunConfig
 from glm3.domain.training.batch_plan import BatchPlan
+from glm3.domain.training.lora import LoRAConfig
 from glm3.domain.training.options import OptimizerKind, TrainOptions
 from glm3.domain.training.schedules import LearningRateSchedule
 
-__all__ = ["learning_rate_schedule", "train_options"]
+__all__ = ["learning_rate_schedule", "lora_config", "train_options"]
 
 
 def train_options(config: RunConfig) -> TrainOptions:
@@ -34,6 +36,32 @@ def train_options(config: RunConfig) -> TrainOptions:
         recompute=config.recompute_config.recompute,
         compute_dtype=config.model.model_config.compute_dtype,
         seed=config.seed,
+    )
+
+
+def lora_config(config: RunConfig) -> LoRAConfig | None:
+    """Return the adapter that a run trains, or None if it trains the network.
+
+    Raises:
+        ConfigError: the adapter's keys are out of range, or ask for what is not there.
+    """
+    keys, place = config.model.pet_config, "model.model_config.pet_config"
+    if keys is None:
+        return None
+    for name in ("exclude_layers", "freeze_include", "freeze_exclude"):
+        if getattr(keys, name):
+            raise ConfigError(
+                "not available",
+                field=f"{place}.{name}",
+                expected="nothing",
+                found=list(getattr(keys, name)),
+                hint="target_modules alone says which layers are adapted; the network is frozen",
+            )
+    return LoRAConfig(
+        rank=keys.lora_rank,
+        alpha=keys.lora_alpha,
+        dropout=keys.lora_dropout,
+        target_modules=keys.target_modules or "",
     )
 
 
