@@ -27,14 +27,17 @@ IGNORE = -100
 class EncodedRow:
     """One row of a batch: ``input_ids`` and ``targets``, both ``(seq_length,)`` int32, padded at the right.
 
-    ``targets[i]`` is what should follow ``input_ids[i]``. ``length`` counts ids before padding, and
-    ``wanted`` what it would have been without truncation.
+    ``targets[i]`` is what should follow ``input_ids[i]``. ``length`` counts ids before padding; the first
+    ``source`` of them are the prompt, or what comes before the first learned token of a conversation.
+    ``wanted`` and ``source_wanted`` are what the two would be without truncation.
     """
 
     input_ids: NDArray[np.int32]
     targets: NDArray[np.int32]
     length: int
+    source: int
     wanted: int
+    source_wanted: int
 
     @property
     def truncated(self) -> bool:
@@ -43,6 +46,11 @@ class EncodedRow:
     @property
     def supervised_tokens(self) -> int:
         return int((self.targets != IGNORE).sum())
+
+    @property
+    def learns(self) -> bool:
+        """Whether anything is learned besides that the sequence ends."""
+        return bool(((self.targets != IGNORE) & (self.targets != EOS_ID)).any())
 
 
 class PairLayout(StrEnum):
@@ -103,7 +111,9 @@ class PairEncoder:
             prompt + kept + [EOS_ID],
             [IGNORE] * (len(prompt) - 1) + learned + [EOS_ID],
             self.seq_length,
+            source=len(prompt),
             wanted=len(ids) + len(tail) + len(answer) + 1,
+            source_wanted=len(ids) + len(tail),
         )
 
     def _prompt(self, source: str) -> tuple[list[int], list[int]]:
@@ -148,7 +158,8 @@ class DialogueEncoder:
             learn += [flag] * len(piece)
         ids.append(EOS_ID)
         targets = [after if flag else IGNORE for after, flag in zip(ids[1:], learn, strict=True)]
-        return _pad(ids, targets, self.seq_length, wanted=len(ids))
+        before = 1 + learn.index(True) if any(learn) else len(ids)
+        return _pad(ids, targets, self.seq_length, source=before, wanted=len(ids), source_wanted=before)
 
     def _messages(self, dialogue: Dialogue) -> Iterable[tuple[Message, bool]]:
         turns: Sequence[DialogueTurn] = dialogue.turns
@@ -166,11 +177,19 @@ class DialogueEncoder:
                 yield Message(Role.parse(turn.role), turn.content), turn.learn
 
 
-def _pad(ids: Sequence[int], targets: Sequence[int], seq_length: int, *, wanted: int) -> EncodedRow:
+def _pad(
+    ids: Sequence[int],
+    targets: Sequence[int],
+    seq_length: int,
+    *,
+    source: int,
+    wanted: int,
+    source_wanted: int,
+) -> EncodedRow:
     length = min(len(ids), seq_length)
     padded_ids = np.full(seq_length, PAD_ID, np.int32)
     padded_ids[:length] = ids[:length]
     padded_targets = np.full(seq_length, IGNORE, np.int32)
     known = min(len(targets), seq_length)
     padded_targets[:known] = targets[:known]
-    return EncodedRow(padded_ids, padded_targets, length, wanted)
+    return EncodedRow(padded_ids, padded_targets, length, min(source, length), wanted, source_wanted)

@@ -9,6 +9,7 @@ from typing import Any
 from attrs import field, frozen
 
 from glm3.domain.errors import InvalidInputError
+from glm3.domain.tool_call import format_tool_call
 
 __all__ = ["Dialogue", "DialogueTurn", "PairRow", "parse_dialogue", "parse_pair"]
 
@@ -98,9 +99,20 @@ def _turn(item: object, where: str) -> DialogueTurn:
         observation = json.dumps(observation, ensure_ascii=False) if observation is not None else ""
     if not observation.strip():
         raise _fault(f"{where}.observation", "a non-empty text", fields.get("observation"))
-    return DialogueTurn(
-        "tool", learn=learn, name=_text(fields, "name", where), parameters=parameters, observation=observation
-    )
+    _unicode(observation, f"{where}.observation")
+    name = _text(fields, "name", where)
+    if "\n" in name:
+        raise _fault(f"{where}.name", "one line", name)
+    try:
+        format_tool_call(name, parameters)
+    except InvalidInputError as error:
+        raise InvalidInputError(
+            f"bad row: {error.message}",
+            field=f"{where}.parameters",
+            expected=error.expected,
+            found=error.found or error.field,
+        ) from None
+    return DialogueTurn("tool", learn=learn, name=name, parameters=parameters, observation=observation)
 
 
 def _check_order(turns: Sequence[DialogueTurn]) -> None:
@@ -121,11 +133,23 @@ def _object(value: object, where: str) -> Mapping[str, Any]:
 
 
 def _text(fields: Mapping[str, Any], name: str, where: str = "", *, blank: bool = False) -> str:
-    value = fields.get(name)
+    label = f"{where}.{name}" if where else name
+    if name not in fields:
+        raise InvalidInputError(
+            "missing field", field=label, expected="a text", found=f"the fields {', '.join(fields) or 'none'}"
+        )
+    value = fields[name]
     if not isinstance(value, str) or not (blank or value.strip()):
-        label = f"{where}.{name}" if where else name
-        raise _fault(label, "a non-empty text", value if name in fields else "no such field")
-    return value
+        raise _fault(label, "a non-empty text", value)
+    return _unicode(value, label)
+
+
+def _unicode(text: str, label: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise _fault(label, "valid Unicode", text[error.start]) from None
+    return text
 
 
 def _fault(name: str, expected: str, found: object) -> InvalidInputError:
