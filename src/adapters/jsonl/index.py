@@ -18,7 +18,7 @@ __all__ = ["RowIndex", "index_array", "index_lines"]
 _SPACE = b" \t\r\n"
 _CHUNK = 1 << 20
 
-# Strings are matched whole, so that brackets and commas in them do not count; an open one eats the rest.
+# Strings are matched whole: brackets and commas in them do not count. An unfinished one eats the rest.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]|,', re.DOTALL)
 
 

@@ -21,9 +21,9 @@ _DECODER = json.JSONDecoder(strict=False, parse_constant=_refuse)
 
 
 def parse_row(content: bytes, path: Path, line: int, offset: int) -> StoredRow:
-    """Return the row that ``content`` holds; it lies at byte ``offset`` of the file, on ``line``."""
+    """Return the row that ``content`` holds; it lies at byte ``offset`` of its file, on ``line``."""
     try:
-        text = content.decode()
+        text = content.rstrip(b" \t\r\n").decode()
     except UnicodeDecodeError as error:
         return StoredRow(line, fault=_not_utf8(content, error.start, path, line, offset))
     try:
