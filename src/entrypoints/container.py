@@ -120,6 +120,7 @@ class Container(containers.DeclarativeContainer):
         host=host,
         communicator=communicator,
         resources=config.resources_folder,
+        cache=config.cache_folder,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from attrs import evolve, frozen
@@ -11,15 +12,17 @@ from glm3.adapters.host.memory import peak_memory
 from glm3.adapters.journal.curve import CurveJournal, require_matplotlib
 from glm3.adapters.journal.files import FileJournal
 from glm3.adapters.journal.tensorboard import TensorBoardJournal, require_tensorboard
-from glm3.adapters.jsonl.lines import read_rows
-from glm3.adapters.metrics.text_scores import score_texts
+from glm3.adapters.jsonl.reader import JsonRowReader
+from glm3.adapters.metrics.text_scores import ChineseTextMetric
 from glm3.adapters.yaml.model_folder import model_folder_yaml
+from glm3.application.dataset import DatasetOpener
+from glm3.application.encoded_cache import RowEncoding
+from glm3.application.evaluate import ScoreTexts
 from glm3.application.evaluation_setup import EvaluateService
 from glm3.application.finetune import FinetuneService
 from glm3.application.journals import Journals
 from glm3.application.load_model import ModelLoader
 from glm3.application.training_preparation import TrainingPreparation
-from glm3.application.training_rows import RowSource
 from glm3.domain.ports.backend import ModelBackend
 from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.ports.communicator import Communicator
@@ -27,6 +30,7 @@ from glm3.domain.ports.host import Host
 from glm3.domain.ports.run_journal import RunJournal
 from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.domain.training.encoding import PairLayout
+from glm3.domain.training.metrics import mean_scores
 
 __all__ = ["TrainingServices"]
 
@@ -42,6 +46,7 @@ class TrainingServices:
     host: Host
     communicator: Communicator
     resources: Path
+    cache: Path
     layout: PairLayout = PairLayout.BARE
 
     def with_layout(self, layout: PairLayout) -> TrainingServices:
@@ -57,7 +62,7 @@ class TrainingServices:
             load_tokenizer=self.tokenizers,
             open_rows=rows.training,
             open_pairs=rows.pairs,
-            score_texts=score_texts,
+            score_texts=self._scores(),
             communicator=self.communicator,
             host=self.host,
         )
@@ -92,7 +97,14 @@ class TrainingServices:
 
     def evaluation(self) -> EvaluateService:
         """Return what evaluates."""
-        return EvaluateService(models=self.models, open_pairs=self._rows().pairs, score_texts=score_texts)
+        return EvaluateService(models=self.models, open_pairs=self._rows().pairs, score_texts=self._scores())
 
-    def _rows(self) -> RowSource:
-        return RowSource(read_rows, self.resources / "data", self.layout)
+    def _rows(self) -> DatasetOpener:
+        return DatasetOpener(
+            encoding=RowEncoding(reader=JsonRowReader(), cache=self.cache / "rows"),
+            builtin=self.resources / "data",
+            layout=self.layout,
+        )
+
+    def _scores(self) -> ScoreTexts:
+        return partial(mean_scores, ChineseTextMetric(self.cache / "jieba"))

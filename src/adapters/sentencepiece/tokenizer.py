@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from glm3.adapters.sentencepiece.model_file import read_model_file
@@ -41,6 +42,11 @@ class SentencePieceTokenizer:
     @property
     def special_tokens(self) -> SpecialTokens:
         return self._special
+
+    @property
+    def fingerprint(self) -> str:
+        """See :class:`glm3.domain.ports.tokenizer.SupportsFingerprint`: the SHA-256 of the file."""
+        return sha256(self._content).hexdigest()
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of ``text`` alone, without a prefix; the empty text has none.

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from glm3.domain.special_tokens import SpecialTokens
 
-__all__ = ["SupportsSave", "Tokenizer"]
+__all__ = ["SupportsFingerprint", "SupportsSave", "Tokenizer"]
 
 
 class Tokenizer(Protocol):
@@ -40,4 +40,14 @@ class SupportsSave(Protocol):
 
     def save(self, folder: Path) -> Path:
         """Write ``tokenizer.model`` into ``folder`` and return its path."""
+        ...
+
+
+@runtime_checkable
+class SupportsFingerprint(Protocol):
+    """A tokenizer that can be told from others, so that what it made can be kept for later."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest; two tokenizers that share it give the same ids for every text."""
         ...

@@ -65,6 +65,11 @@ class SamplingOrder:
         """Return the epoch, from 0, that step ``step``, from 0, belongs to."""
         return step // self.steps_per_epoch
 
+    def rows_of_all_ranks(self, step: int) -> int:
+        """Return the number of rows that all ranks together take in a step."""
+        start = step % self.steps_per_epoch * self.global_batch
+        return min(self.global_batch, self.num_rows - start)
+
     def rows(self, step: int) -> NDArray[np.int64]:
         """Return the row numbers of this rank's share of a step; the last of an epoch may be short."""
         epoch, position = divmod(step, self.steps_per_epoch)
