@@ -138,7 +138,7 @@ class DatasetOpener:
         file = self.encoding.reader.open(path)
         tally = RowTally(blank_lines=file.blank_lines, first_faults=[])
         pairs: list[PairRow] = []
-        for row in file.rows(0, dataset.data_loader.num_samples):
+        for row in file.read_rows(0, dataset.data_loader.num_samples):
             try:
                 if row.fault is not None:
                     raise row.fault

@@ -70,7 +70,7 @@ def encode_chunks(
 
 def _encode(file: RowFile, encode: EncodeRow, start: int, stop: int) -> EncodedChunk:
     chunk = EncodedChunk()
-    for row in file.rows(start, stop):
+    for row in file.read_rows(start, stop):
         try:
             encoded = _encode_one(row, encode)
         except InvalidInputError as error:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from glm3.adapters.jsonl.reader import JsonRowReader
-from glm3.adapters.memory.row_reader import MemoryRowReader
+from glm3.adapters.jsonl.reader import JsonRowFile, JsonRowReader
+from glm3.adapters.memory.row_reader import MemoryRowFile, MemoryRowReader
 from glm3.domain.errors import InvalidInputError, MissingFileError
 from glm3.domain.ports.dataset import RowFile
 
-ADAPTERS = [JsonRowReader, MemoryRowReader]
+ADAPTERS = [JsonRowFile, MemoryRowFile]
 
 Open = Callable[[list[object]], RowFile]
 BROKEN = object()
@@ -32,7 +32,7 @@ def open_rows(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         return JsonRowReader().open(path)
 
-    return from_memory if request.param is MemoryRowReader else from_file
+    return from_memory if request.param is MemoryRowFile else from_file
 
 
 VALUES: list[object] = [{"a": index} for index in range(5)]
@@ -41,7 +41,7 @@ VALUES: list[object] = [{"a": index} for index in range(5)]
 def test_rows_come_in_order_with_their_lines(open_rows: Open) -> None:
     file = open_rows(VALUES)
     assert len(file) == 5
-    assert [(row.line, row.value, row.fault) for row in file.rows()] == [
+    assert [(row.line, row.value, row.fault) for row in file.read_rows()] == [
         (line, value, None) for line, value in enumerate(VALUES, 1)
     ]
     assert file.blank_lines == 0
@@ -51,18 +51,18 @@ def test_rows_come_in_order_with_their_lines(open_rows: Open) -> None:
     ("start", "stop", "lines"), [(2, 4, [3, 4]), (3, None, [4, 5]), (4, 9, [5]), (7, 9, [])]
 )
 def test_a_part_is_read_alone(open_rows: Open, start: int, stop: int | None, lines: list[int]) -> None:
-    assert [row.line for row in open_rows(VALUES).rows(start, stop)] == lines
+    assert [row.line for row in open_rows(VALUES).read_rows(start, stop)] == lines
 
 
 def test_a_broken_row_is_a_fault_in_its_place_and_the_others_are_read(open_rows: Open) -> None:
-    rows = list(open_rows([VALUES[0], BROKEN, VALUES[2]]).rows())
+    rows = list(open_rows([VALUES[0], BROKEN, VALUES[2]]).read_rows())
     assert [row.fault is None for row in rows] == [True, False, True]
     assert rows[2].value == VALUES[2]
 
 
 def test_no_rows_are_no_fault(open_rows: Open) -> None:
     file = open_rows([])
-    assert (len(file), list(file.rows())) == (0, [])
+    assert (len(file), list(file.read_rows())) == (0, [])
 
 
 @pytest.mark.parametrize("adapter", [JsonRowReader(), MemoryRowReader({})])

@@ -29,7 +29,7 @@ def opened(tmp_path: Path, content: bytes) -> RowFile:
 
 
 def read(tmp_path: Path, content: bytes) -> list[StoredRow]:
-    return list(opened(tmp_path, content).rows())
+    return list(opened(tmp_path, content).read_rows())
 
 
 def faults(rows: list[StoredRow]) -> list[InvalidInputError]:
@@ -59,7 +59,7 @@ def test_lines_read_as_their_values(
 ) -> None:
     content = end.join(json.dumps(row) for row in rows)
     file = opened(tmp_path_factory.mktemp("lines"), content.encode())
-    assert [row.value for row in file.rows()] == rows
+    assert [row.value for row in file.read_rows()] == rows
     assert file.blank_lines == (2 * (len(rows) - 1) if end.startswith("\n\n") else 0)
 
 
@@ -147,7 +147,7 @@ def test_no_bytes_break_the_reader(
         file = opened(folder, b"[" * array + content)
     except InvalidInputError:
         return
-    rows = list(file.rows())
+    rows = list(file.read_rows())
     assert len(rows) == len(file)
     assert all(row.fault is None or (row.fault.path and row.fault.line) for row in rows)
 
@@ -169,4 +169,4 @@ def test_a_file_that_changes_while_it_is_in_use_is_refused(tmp_path: Path) -> No
     file = opened(tmp_path, b'{"a": 1}\n{"a": 2}\n')
     (tmp_path / "rows.json").write_bytes(b'{"a": 1}\n')
     with pytest.raises(InvalidInputError, match="has changed"):
-        list(file.rows())
+        list(file.read_rows())

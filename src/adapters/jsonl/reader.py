@@ -37,7 +37,7 @@ class JsonRowFile:
     def __len__(self) -> int:
         return len(self.index.starts) + (self.index.broken is not None)
 
-    def rows(self, start: int = 0, stop: int | None = None) -> Iterator[StoredRow]:
+    def read_rows(self, start: int = 0, stop: int | None = None) -> Iterator[StoredRow]:
         index = self.index
         last = len(self) if stop is None else min(stop, len(self))
         try:

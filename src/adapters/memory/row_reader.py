@@ -24,7 +24,7 @@ class MemoryRowFile:
     def __len__(self) -> int:
         return len(self.values)
 
-    def rows(self, start: int = 0, stop: int | None = None) -> Iterator[StoredRow]:
+    def read_rows(self, start: int = 0, stop: int | None = None) -> Iterator[StoredRow]:
         for line, value in enumerate(self.values[start:stop], start + 1):
             if isinstance(value, InvalidInputError):
                 yield StoredRow(line, fault=value)

@@ -38,7 +38,7 @@ class RowFile(Protocol):
 
     def __len__(self) -> int: ...
 
-    def rows(self, start: int = 0, stop: int | None = None) -> Iterator[StoredRow]:
+    def read_rows(self, start: int = 0, stop: int | None = None) -> Iterator[StoredRow]:
         """Yield the rows from number ``start``, from 0, up to ``stop``; without it, to the end.
 
         Raises:

@@ -17,6 +17,7 @@ from glm3.entrypoints.cli import (
     chat,
     config,
     convert,
+    data,
     demo,
     doctor,
     evaluate,
@@ -73,6 +74,7 @@ app.command("convert", cls=Command, epilog=convert.EPILOG)(convert.convert)
 app.command("inspect", cls=Command, epilog=inspection.EPILOG)(inspection.inspect)
 app.command("doctor", cls=Command, epilog=doctor.EPILOG)(doctor.doctor)
 app.add_typer(config.app, name="config")
+app.add_typer(data.app, name="data")
 
 # Global options are also accepted behind the command, where people tend to write them.
 _FLAGS = ("--debug", "--offline")

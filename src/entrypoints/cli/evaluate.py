@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -96,10 +94,10 @@ def run_evaluation(
     from glm3.domain.training.encoding import PairLayout
     from glm3.entrypoints.cli.files import write_text
     from glm3.entrypoints.cli.loading import container
-    from glm3.entrypoints.cli.progress import progress
+    from glm3.entrypoints.cli.progress import counting, progress
 
     service = container(settings).training().evaluation()
-    with progress("downloading", quiet=quiet) as download, _counting(quiet=quiet) as count:
+    with progress("downloading", quiet=quiet) as download, counting("rows answered", quiet=quiet) as count:
         result = service.run(
             config,
             layout=PairLayout(layout.value),
@@ -116,21 +114,3 @@ def run_evaluation(
         for name, score in result.scores.items():
             answer(f"{name}: {score:.4f}")
     note(f"{result.rows} rows in {result.seconds:.1f} s, {result.empty} empty answers; written to {path}")
-
-
-@contextmanager
-def _counting(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Lend what says now and then how many rows are answered."""
-    import time
-
-    from glm3.entrypoints.cli.progress import PLAIN_SECONDS
-
-    last = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        nonlocal last
-        if not quiet and time.monotonic() - last >= PLAIN_SECONDS:
-            last = time.monotonic()
-            note(f"{done} of {total} rows answered")
-
-    yield report

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from glm3.entrypoints.cli.output import note
 
-__all__ = ["Report", "progress", "size"]
+__all__ = ["Report", "counting", "progress", "size"]
 
 Report = Callable[[int, int | None, str], None]
 """Bytes done, bytes in all if that is known, and the name of what is worked on."""
@@ -70,6 +70,20 @@ def _plain(what: str) -> Report:
             note(f"{what}: {share}")
 
     return report
+
+
+@contextmanager
+def counting(what: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Lend a function that says now and then, on standard error, how many of how many are done."""
+    last = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        if not quiet and time.monotonic() - last >= PLAIN_SECONDS:
+            last = time.monotonic()
+            note(f"{done} of {total} {what}")
+
+    yield report
 
 
 def size(nbytes: int) -> str:
