@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glm3.adapters.jsonl.reader import JsonRowReader
@@ -91,6 +91,7 @@ def test_a_chat_layout_is_asked_for_by_the_opener(tmp_path: Path) -> None:
     assert (rows.micro_batches(0)[0].input_ids[:, 2] == TOKENIZER.special_tokens.user).all()
 
 
+@settings(deadline=None)  # files are written
 @given(count=st.integers(1, 23), ranks=st.integers(1, 3), passes=st.integers(1, 3), drop=st.booleans())
 def test_all_ranks_together_take_every_row_of_a_step_once_in_passes_of_one_shape(
     count: int, ranks: int, passes: int, drop: bool

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glm3.adapters.jsonl.reader import JsonRowReader
@@ -36,6 +36,7 @@ def faults(rows: list[StoredRow]) -> list[InvalidInputError]:
     return [row.fault for row in rows if row.fault is not None]
 
 
+@settings(deadline=None)  # files are written
 @given(rows=st.lists(objects, max_size=5), indent=st.sampled_from([None, 2]), mark=st.booleans())
 def test_an_array_reads_as_its_elements(
     tmp_path_factory: pytest.TempPathFactory, rows: list[Any], indent: int | None, mark: bool
@@ -53,6 +54,7 @@ def test_an_array_reads_as_its_elements(
         assert [lines[row.line - 2] for row in found] == ["  {"] * len(rows)
 
 
+@settings(deadline=None)  # files are written
 @given(rows=st.lists(objects, min_size=1, max_size=5), end=st.sampled_from(["\n", "\r\n", "\n\n \t\n"]))
 def test_lines_read_as_their_values(
     tmp_path_factory: pytest.TempPathFactory, rows: list[Any], end: str
@@ -138,6 +140,7 @@ def test_what_is_wrong_in_an_array_is_placed(
     assert any(part in faults(rows)[0].message for part in reason.split("|"))
 
 
+@settings(deadline=None)  # files are written
 @given(st.binary(max_size=60), st.booleans())
 def test_no_bytes_break_the_reader(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, array: bool

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glm3.adapters.metrics.text_scores import ChineseTextMetric
@@ -75,6 +75,7 @@ def test_answers_and_references_are_as_many(metric: ChineseTextMetric) -> None:
         mean_scores(metric, ["a"], ["a", "b"])
 
 
+@settings(deadline=None)
 @given(
     st.text("。！？…. \n”’a中<>，", min_size=1, max_size=9),
     st.text("。！？…. \n”’a中<>，", min_size=1, max_size=9),
