@@ -28,8 +28,8 @@ ScoreTexts = Callable[[Sequence[str], Sequence[str]], Mapping[str, float]]
 class EvaluateRequest:
     """Rows to score on, ``batch_size`` of them together.
 
-    ``encoder`` lays out prompts and training rows. Answers are the likeliest tokens, at most
-    ``max_new_tokens`` of them.
+    ``encoder`` lays out prompts and training rows; ``notes`` tell what is left out. Answers are the likeliest
+    tokens, at most ``max_new_tokens`` of them.
     """
 
     rows: Sequence[PairRow]
@@ -38,6 +38,7 @@ class EvaluateRequest:
     max_new_tokens: int = 128
     with_generation: bool = True
     with_perplexity: bool = True
+    notes: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -50,6 +51,7 @@ class Evaluation:
     predictions: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     empty: int = 0
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values."""
@@ -96,6 +98,7 @@ def evaluate(
         predictions=predictions,
         references=references if predictions else (),
         empty=sum(not text.strip() for text in predictions),
+        notes=request.notes,
     )
 
 

@@ -59,9 +59,10 @@ def evaluation_request(
             expected="ADGenDataLoader",
             found=dataset.data_loader.type,
         )
+    pairs = open_pairs(dataset, strict=strict)
     metrics = {metric.type for metric in config.metric} or {"ADGENMetric"}
     return EvaluateRequest(
-        rows=open_pairs(dataset, strict=strict).rows,
+        rows=pairs.rows,
         encoder=PairEncoder(
             tokenizer,
             dataset.max_source_length,
@@ -72,6 +73,7 @@ def evaluation_request(
         batch_size=config.runner_config.batch_size,
         max_new_tokens=dataset.max_target_length + 1,
         with_generation="ADGENMetric" in metrics,
+        notes=tuple(pairs.notes),
     )
 
 

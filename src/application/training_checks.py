@@ -146,7 +146,7 @@ def require_same_data(start: TrainingStart, data: Mapping[str, Any]) -> None:
 
 
 def require_steps_left(start: TrainingStart, steps_per_epoch: int, total_steps: int) -> None:
-    """Check that a run that goes on has something left to do.
+    """Check that a run that goes on, or skips its first steps, has something left to do.
 
     Raises:
         ConfigError: it is complete.

@@ -104,6 +104,14 @@ class TrainingPreparation:
         """
         world_size = self.communicator.world_size
         check_for(config, run_mode, device_count=world_size)
+        if config.only_save_strategy:
+            raise ConfigError(
+                "nothing is sliced in this run",
+                field="only_save_strategy",
+                expected=False,
+                found=True,
+                hint="it writes how many ranks share the weights, and here each rank has them whole",
+            )
         dataset = config.train_dataset
         assert dataset is not None  # noqa: S101  # check_for saw to it
         facts = self.host.facts()
@@ -127,6 +135,7 @@ class TrainingPreparation:
         require_same_data(start, data)
         epochs = config.runner_config.epochs * dataset.repeat
         total_steps = epochs * rows.steps_per_epoch
+        start = _skipping(config, start, rows.steps_per_epoch)
         require_steps_left(start, rows.steps_per_epoch, total_steps)
         evaluation = None
         if config.do_eval and config.eval_dataset is not None:
@@ -153,7 +162,12 @@ class TrainingPreparation:
             data=data,
             memory=memory_plan(config, start.config, facts, world_size),
             evaluation=evaluation,
-            notes=(*config.notices, *rows.notes, *_inert_keys(config)),
+            notes=(
+                *config.notices,
+                *rows.notes,
+                *(evaluation.notes if evaluation else ()),
+                *_inert_keys(config),
+            ),
         )
 
     def evaluation(
@@ -193,11 +207,20 @@ def _data_identity(dataset: DatasetConfig, rows: TrainingRows, batch: BatchPlan)
     }
 
 
+def _skipping(config: RunConfig, start: TrainingStart, steps_per_epoch: int) -> TrainingStart:
+    """Leave out the first steps of a run that is not resumed, where its file says so."""
+    runner = config.runner_config
+    skipped = runner.initial_epoch * steps_per_epoch + runner.initial_step
+    return start if start.checkpoint is not None else evolve(start, steps_done=skipped)
+
+
 def _inert_keys(config: RunConfig) -> list[str]:
     """Name switches of the file that ask for something this program does otherwise or not at all."""
     notes = []
     if config.profile:
         notes.append("profile: nothing is profiled")
+    if config.auto_trans_ckpt:
+        notes.append("auto_trans_ckpt: load_checkpoint is read whole, there is nothing to slice")
     if any(callback.async_save for callback in config.callbacks):
         notes.append("callbacks.async_save: training waits for a checkpoint to be on the disk")
     return notes

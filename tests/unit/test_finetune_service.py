@@ -194,3 +194,10 @@ def test_the_report_tells_speed_memory_place_and_what_next(tmp_path: Path) -> No
     told = "\n".join(finetune(tmp_path).lines())
     for part in ("tokens/s", "peak memory 1.00 GB", "output/model", "next: glm3 chat -m"):
         assert part in told
+
+
+def test_the_first_steps_are_left_out_where_the_file_says_so(tmp_path: Path) -> None:
+    journal = MemoryJournal()
+    keys = {"runner_config__initial_epoch": 1, "runner_config__initial_step": 1}
+    finetune(tmp_path, journal=journal, **keys)
+    assert [done.step for done in journal.of(StepDone)] == [5, 6]

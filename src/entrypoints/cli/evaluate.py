@@ -105,6 +105,8 @@ def run_evaluation(
             progress=count,
             download=lambda file, done, total: download(done, total, file),
         )
+    for text in result.notes:
+        note(f"note: {text}")
     path = output or Path(config.output_dir) / RESULT_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(result.to_json(), ensure_ascii=False, indent=2) + "\n")
