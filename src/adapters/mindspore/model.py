@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 
 from glm3.adapters.mindspore.kernels.base import Extension, HeadLayout, Tensor
 from glm3.adapters.mindspore.network import ChatGLMNetwork
+from glm3.adapters.mindspore.training.lora import Adapter
 from glm3.adapters.mindspore.training.trainer import MindSporeTrainer
 from glm3.domain.errors import InvalidInputError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.model_inputs import check_capacity, check_extension, check_forward, check_row_length
+from glm3.domain.parameters import parameter_shapes
 from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.model import KVCache
+from glm3.domain.tensors import Array
+from glm3.domain.training.lora import LoRAConfig
 from glm3.domain.training.options import TrainOptions
 
 __all__ = ["MindSporeCache", "MindSporeModel"]
@@ -71,6 +75,7 @@ class MindSporeModel:
     def __init__(self, network: ChatGLMNetwork) -> None:
         self.network = network
         network.set_train(False)
+        self._adapter: Adapter | None = None
 
     @property
     def config(self) -> ModelConfig:
@@ -131,10 +136,34 @@ class MindSporeModel:
         return states
 
     def parameters(self) -> dict[str, FloatArray]:
-        return {p.name: p.astype(ms.float32).asnumpy() for p in self.network.get_parameters()}
+        own = parameter_shapes(self.config)
+        return {
+            p.name: p.astype(ms.float32).asnumpy() for p in self.network.get_parameters() if p.name in own
+        }
 
     def trainer(self, options: TrainOptions, communicator: Communicator) -> MindSporeTrainer:
-        return MindSporeTrainer(self.network, options, communicator)
+        key = None if self._adapter is None else self._adapter.key
+        return MindSporeTrainer(self.network, options, communicator, key)
+
+    def add_lora(self, config: LoRAConfig, seed: int = 0) -> None:
+        if self._adapter is not None:
+            raise InvalidInputError("the model is adapted already", hint="merge the adapter first")
+        self._adapter = Adapter(self.network, config, seed)
+
+    def adapter_parameters(self) -> dict[str, Array]:
+        return {} if self._adapter is None else self._adapter.parameters()
+
+    def set_adapter_parameters(self, parameters: Mapping[str, Array]) -> None:
+        self._require_adapter().set_parameters(parameters)
+
+    def merge_lora(self) -> None:
+        self._require_adapter().merge()
+        self._adapter = None
+
+    def _require_adapter(self) -> Adapter:
+        if self._adapter is None:
+            raise InvalidInputError("the model has no adapter", hint="add one first")
+        return self._adapter
 
     def _parts(
         self, input_ids: IntArray, attention_mask: IntArray | None, position_ids: IntArray | None

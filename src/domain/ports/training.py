@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from glm3.domain.ports.communicator import Communicator
 from glm3.domain.tensors import Array
+from glm3.domain.training.lora import LoRAConfig
 from glm3.domain.training.options import TrainOptions
 
-__all__ = ["MicroBatch", "StepReport", "SupportsTraining", "Trainer"]
+__all__ = ["MicroBatch", "StepReport", "SupportsLoRA", "SupportsTraining", "Trainer"]
 
 
 @frozen(eq=False)
@@ -80,6 +81,42 @@ class Trainer(Protocol):
 
         Raises:
             ParameterMismatchError: names or shapes differ.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsLoRA(Protocol):
+    """A model that can be adapted beside its weights, which stay as they are.
+
+    While it is adapted only the adapter is trained; a trainer begun before does not know of it.
+    """
+
+    def add_lora(self, config: LoRAConfig, seed: int = 0) -> None:
+        """Add a fresh adapter, which does not change the answers yet.
+
+        Raises:
+            InvalidInputError: the model has one.
+        """
+        ...
+
+    def adapter_parameters(self) -> Mapping[str, Array]:
+        """Return copies of the adapter's parameters by name, float32; none without an adapter."""
+        ...
+
+    def set_adapter_parameters(self, parameters: Mapping[str, Array]) -> None:
+        """Replace all of the adapter's parameters.
+
+        Raises:
+            ParameterMismatchError: names or shapes differ.
+        """
+        ...
+
+    def merge_lora(self) -> None:
+        """Fold the adapter into the weights and take it away: the answers stay, within rounding.
+
+        Raises:
+            InvalidInputError: the model has none.
         """
         ...
 
