@@ -14,12 +14,18 @@ from pathlib import Path
 import pytest
 
 import glm3.adapters
+from glm3.domain.ports.communicator import Communicator
+from glm3.domain.ports.dataset import RowFile
 from glm3.domain.ports.model import LanguageModel
 from glm3.domain.ports.tokenizer import Tokenizer
+from glm3.domain.ports.training import Trainer
 
 CONTRACTS = {
-    Tokenizer: "test_tokenizer_contract",
+    Communicator: "test_communicator_contract",
     LanguageModel: "test_model_contract",
+    RowFile: "test_row_reader_contract",
+    Tokenizer: "test_tokenizer_contract",
+    Trainer: "test_trainer_contract",
 }
 METHODS = {port: {n for n, v in vars(port).items() if n[0] != "_" and callable(v)} for port in CONTRACTS}
 

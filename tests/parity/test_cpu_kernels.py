@@ -191,12 +191,11 @@ class Update(nn.Cell):
 
 
 @pytest.mark.parametrize("corrected", [True, False])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(ms.float32, 1e-6), (ms.float16, 2e-3)], ids=str)
-def test_adamw_moves_the_parameters_in_place(mode, corrected, dtype, tolerance):
+def test_adamw_moves_the_parameters_in_place(mode, corrected):
     """Three steps, the gradient halved on the way in, and a fourth that is skipped."""
     generator = np.random.default_rng(0)
     start = generator.standard_normal((30, 7)).astype(np.float32)
-    cell = Update(cpu_kernels(tiny_config()), ms.Parameter(ms.Tensor(start, dtype), name="parameter"))
+    cell = Update(cpu_kernels(tiny_config()), ms.Parameter(ms.Tensor(start), name="parameter"))
     expected = (start.astype(np.float64), np.zeros_like(start), np.zeros_like(start))
     rule = {"lr": 1e-2, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "decay": 0.1}
     for step in (1, 2, 3, 4):
@@ -209,7 +208,7 @@ def test_adamw_moves_the_parameters_in_place(mode, corrected, dtype, tolerance):
             expected = oracles.adamw(*expected, 0.5 * gradient, **rule, step=step, corrected=corrected)
     moved = (cell.parameters_of[0], cell.means[0], cell.squares[0])
     for parameter, exact in zip(moved, expected, strict=True):
-        np.testing.assert_allclose(parameter.asnumpy(), exact, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(parameter.asnumpy(), exact, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

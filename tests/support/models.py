@@ -76,9 +76,11 @@ def mindspore_model(
     *,
     kernels: str = "stock",
     dtype: DType = DType.FLOAT32,
+    dtypes: Mapping[str, DType] | None = None,
 ) -> MindSporeModel:
+    """Build the MindSpore model; ``dtypes`` says what arrays carry that do not say it themselves."""
     network = ChatGLMNetwork(config, kernel_set(kernels, config), dtype)
-    load_weights(network, ArrayReader(parameters))
+    load_weights(network, ArrayReader(parameters, dtypes))
     return MindSporeModel(network)
 
 

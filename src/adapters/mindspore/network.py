@@ -13,6 +13,7 @@ from mindspore.common.initializer import initializer
 from numpy.typing import NDArray
 
 from glm3.adapters.mindspore.kernels.base import Kernels, Tensor
+from glm3.adapters.mindspore.kernels.stock import widen
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.parameters import EMBEDDING, FINAL_NORM, OUTPUT_LAYER, layer_prefix, parameter_shapes
 from glm3.domain.tensors import DType
@@ -121,17 +122,27 @@ class ChatGLMNetwork(nn.Cell):
 
     def construct(self, input_ids: Tensor) -> Tensor:
         """Return logits ``(batch * seq, padded_vocab_size)`` of right-padded int32 ``(batch, seq)``."""
-        return self.output(self.hidden(input_ids))
+        # Widened before rows are taken: their gradients meet in float32, and no operator takes bfloat16's.
+        return self.output(self.hidden(input_ids, table=widen(self.word_embeddings)))
 
-    def hidden(self, input_ids: Tensor, cos: Tensor | None = None, sin: Tensor | None = None) -> Tensor:
+    def hidden(
+        self,
+        input_ids: Tensor,
+        cos: Tensor | None = None,
+        sin: Tensor | None = None,
+        table: Tensor | None = None,
+    ) -> Tensor:
         """Return the last block's output ``(batch * seq, hidden)``, before the final norm.
 
-        ``cos`` and ``sin`` ``(seq, rotary_dim / 2)`` place the tokens elsewhere than at 0, 1, 2, ….
+        ``cos`` and ``sin`` ``(seq, rotary_dim / 2)`` place the tokens elsewhere than at 0, 1, 2, …;
+        ``table`` is the embedding, where not the stored one.
         """
         batch, seq = input_ids.shape
         if cos is None or sin is None:
             cos, sin = self.cos[:seq], self.sin[:seq]
-        x = self.kernels.embedding(input_ids.reshape(-1), self.word_embeddings)
+        if table is None:
+            table = self.word_embeddings
+        x = self.kernels.embedding(input_ids.reshape(-1), table)
         for layer in self.layers:
             x = layer(x, cos, sin, batch, seq)
         return x

@@ -32,7 +32,7 @@ class StockAdamW:
     """Update parameters and moments in place, as :meth:`Kernels.adamw` says."""
 
     def __init__(self) -> None:
-        self.adam = ops.Adam()
+        self._adam = ops.Adam()
 
     def __call__(
         self,
@@ -42,46 +42,17 @@ class StockAdamW:
         gradients: Sequence[Tensor],
         settings: Tensor,
     ) -> Tensor:
-        if settings[10] != 0.0:
-            for i in range(len(parameters)):
-                gradient = gradients[i] * settings[9]
-                if parameters[i].dtype == ms.float32:
-                    self._update(parameters[i], means[i], squares[i], gradient, settings)
-                else:
-                    self._update_narrow(parameters[i], means[i], squares[i], gradient, settings)
-        return settings[10]
-
-    def _update(
-        self, parameter: Tensor, mean: Tensor, square: Tensor, gradient: Tensor, settings: Tensor
-    ) -> None:
         # ops.Adam takes epsilon relative to the uncorrected root; both scaled alike give the same quotient.
         root = ops.sqrt(settings[8])
-        step = settings[0] * settings[7] / root
-        uncorrected = ops.zeros_like(step)
-        kept = ops.assign(parameter, parameter * (1.0 - settings[0] * settings[4]))
-        gradient = ops.depend(gradient, kept)
-        self.adam(
-            parameter,
-            mean,
-            square,
-            uncorrected,
-            uncorrected,
-            step,
-            settings[1],
-            settings[2],
-            settings[3] / root,
-            gradient,
-        )
-
-    def _update_narrow(
-        self, parameter: Tensor, mean: Tensor, square: Tensor, gradient: Tensor, settings: Tensor
-    ) -> None:
-        """Compute in float32 and round once; ``ops.Adam`` would compute in the parameter's own precision."""
-        new_mean = mean * settings[1] + gradient * settings[5]
-        new_square = square * settings[2] + ops.square(gradient) * settings[6]
-        change = new_mean * settings[7] / (ops.sqrt(new_square * settings[8]) + settings[3])
-        kept = ops.cast(parameter, ms.float32) * (1.0 - settings[0] * settings[4])
-        updated = ops.cast(kept - change * settings[0], parameter.dtype)
-        ops.assign(mean, new_mean)
-        ops.assign(square, new_square)
-        ops.assign(parameter, updated)
+        step, epsilon = settings[0] * settings[7] / root, settings[3] / root
+        none = ops.zeros_like(step)  # of the correction: it is in the step
+        beta1, beta2 = settings[1], settings[2]
+        keep = 1.0 - settings[0] * settings[4]
+        if settings[10] != 0.0:
+            for i in range(len(parameters)):
+                kept = ops.assign(parameters[i], parameters[i] * keep)
+                gradient = ops.depend(gradients[i] * settings[9], kept)
+                self._adam(
+                    parameters[i], means[i], squares[i], none, none, step, beta1, beta2, epsilon, gradient
+                )
+        return settings[10]

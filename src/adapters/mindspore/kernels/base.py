@@ -114,9 +114,9 @@ class Kernels(Protocol):
     ) -> Tensor:
         """Take one step of AdamW in place and return a scalar that is there once it is done.
 
-        Parameters may be of any floating dtype; moments and gradients are float32. ``settings`` ``(11,)``
-        float32 holds what :func:`~glm3.adapters.mindspore.kernels.adamw.step_settings` lists, then a factor
-        for the gradients, then 0 to leave everything as it is.
+        All are float32. ``settings`` ``(11,)`` holds what
+        :func:`~glm3.adapters.mindspore.kernels.adamw.step_settings` lists, then a factor for the gradients,
+        then 0 to leave everything as it is.
         """
         ...
 

@@ -13,7 +13,6 @@ from typing import Any
 import mindspore as ms
 from mindspore import ops
 
-from glm3.adapters.mindspore.kernels.adamw import StockAdamW
 from glm3.adapters.mindspore.kernels.base import HeadLayout, Tensor
 from glm3.adapters.mindspore.kernels.stock import StockKernels, widen
 
@@ -72,12 +71,10 @@ class CpuKernels(StockKernels):
 
 
 @ms.jit_class
-class _CpuAdamW(StockAdamW):
-    """Update float32 parameters with the fused operator, others with the stock ones."""
+class _CpuAdamW:
+    """Update parameters and moments in place, each in one pass."""
 
     def __init__(self, library: Path) -> None:
-        super().__init__()
-        self.stock = StockAdamW()
         self.fused = _operator(library, "AdamW", _scalar_shape)
         # Without the mark a compiled graph prunes or reorders what is written in place, and says nothing.
         self.fused.add_prim_attr("side_effect_mem", True)
@@ -92,10 +89,7 @@ class _CpuAdamW(StockAdamW):
     ) -> Tensor:
         done = settings[10]
         for i in range(len(parameters)):
-            if parameters[i].dtype == ms.float32:
-                updated = self.fused(parameters[i], means[i], squares[i], gradients[i], settings)
-            else:
-                updated = self.stock((parameters[i],), (means[i],), (squares[i],), (gradients[i],), settings)
+            updated = self.fused(parameters[i], means[i], squares[i], gradients[i], settings)
             done = ops.depend(done, updated)
         return done
 

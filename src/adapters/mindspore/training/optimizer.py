@@ -28,9 +28,9 @@ def float32_parameters(prefix: str, parameters: Sequence[Parameter]) -> Paramete
 class Optimizer(nn.Cell):
     """Unscale, test, clip and apply gradients; skip the update where any of them is not finite.
 
-    Moments are float32 whatever the parameters are stored in, and so is the arithmetic. A narrower parameter
-    has a float32 master copy if the options ask for one; without it each update is rounded into the
-    parameter.
+    Moments are float32 whatever the parameters are stored in, and so is the arithmetic: what is updated of a
+    narrower parameter is a float32 copy. As a master copy it keeps what rounding takes from the parameter;
+    where the options ask for none it is rounded as the parameter is.
 
     ``parameters`` is in the order in which gradients are expected: those that decay, then the others.
     """
@@ -45,23 +45,28 @@ class Optimizer(nn.Cell):
         self.decayed = len(decayed)
         self.means = float32_parameters("adam_m.", self.parameters)
         self.squares = float32_parameters("adam_v.", self.parameters)
-        narrow = [p for p in self.parameters if p.dtype != ms.float32 and options.master_weights]
-        self.masters = float32_parameters("master.", narrow)
-        self.narrow = ParameterTuple(narrow)
-        masters = {p.name: master for p, master in zip(narrow, self.masters, strict=True)}
-        self.updated = ParameterTuple([masters.get(p.name, p) for p in self.parameters])
+        self.narrow = ParameterTuple([p for p in self.parameters if p.dtype != ms.float32])
+        self.copies = float32_parameters("master.", self.narrow)
+        self.rounded = not options.master_weights
+        copies = {p.name: copy for p, copy in zip(self.narrow, self.copies, strict=True)}
+        self.updated = ParameterTuple([copies.get(p.name, p) for p in self.parameters])
         self.max_grad_norm = options.max_grad_norm
-        self.refresh_masters()
+        self.take_parameters()
 
     @property
     def state(self) -> tuple[Parameter, ...]:
         """Everything a later step depends on besides the parameters and the count of steps."""
-        return (*self.means, *self.squares, *self.masters)
+        return (*self.means, *self.squares, *(() if self.rounded else self.copies))
 
-    def refresh_masters(self) -> None:
-        """Make the master copies equal to the parameters."""
-        for parameter, master in zip(self.narrow, self.masters, strict=True):
-            master.set_data(parameter.astype(ms.float32))
+    def take_parameters(self) -> None:
+        """Make the float32 copies equal to the parameters."""
+        for parameter, copy in zip(self.narrow, self.copies, strict=True):
+            copy.set_data(ops.cast(parameter, ms.float32))
+
+    def give_parameters(self) -> None:
+        """Round the float32 copies into the parameters; eagerly, as graphs on the CPU cannot set bfloat16."""
+        for parameter, copy in zip(self.narrow, self.copies, strict=True):
+            parameter.set_data(ops.cast(copy, parameter.dtype))
 
     def settings(self, learning_rate: float, step: int, inverse_scale: float) -> Tensor:
         """Return what :meth:`construct` needs to know of step number ``step``, ``(2, 10)`` float32.
@@ -104,9 +109,11 @@ class Optimizer(nn.Cell):
             self.decayed, len(self.parameters), gradients, ops.concat((settings[1, :9], found))
         )
         done = first + second
-        for i in range(len(self.narrow)):
-            master = ops.depend(self.masters[i], done)
-            done = ops.depend(done, ops.assign(self.narrow[i], ops.cast(master, self.narrow[i].dtype)))
+        if self.rounded:
+            for i in range(len(self.copies)):
+                copy = ops.depend(self.copies[i], done)
+                narrow = ops.cast(copy, self.narrow[i].dtype)
+                done = ops.depend(done, ops.assign(self.copies[i], ops.cast(narrow, ms.float32)))
         return ops.depend(norm, done), finite
 
     def _apply(self, start: int, stop: int, gradients: Sequence[Tensor], settings: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import mindspore as ms
@@ -14,6 +15,7 @@ from glm3.adapters.mindspore.kernels.base import Tensor
 from glm3.adapters.mindspore.network import ChatGLMNetwork
 from glm3.adapters.mindspore.runtime import graph_mode
 from glm3.adapters.mindspore.tensors import dtype_of, to_carrier, to_tensor
+from glm3.adapters.mindspore.training.dropout import DropoutKey
 from glm3.adapters.mindspore.training.optimizer import Optimizer
 from glm3.adapters.mindspore.training.step import SplitStep, WholeStep
 from glm3.domain.errors import InvalidInputError, ParameterMismatchError
@@ -36,10 +38,21 @@ class MindSporeTrainer:
     A step of one micro-batch on one rank is one graph. Otherwise one graph adds each micro-batch's gradients
     to sums, the host adds the sums of all ranks, and a second graph updates. Each new ``(batch, seq)``
     compiles once: pad to one shape.
+
+    ``dropout_key`` is the network's, if it has dropouts: masks follow from the seed, the number of the step,
+    the rank and the micro-batch, and from nothing that would have to be saved.
     """
 
-    def __init__(self, network: ChatGLMNetwork, options: TrainOptions, communicator: Communicator) -> None:
+    def __init__(
+        self,
+        network: ChatGLMNetwork,
+        options: TrainOptions,
+        communicator: Communicator,
+        dropout_key: DropoutKey | None = None,
+    ) -> None:
         self._network = network
+        self._seed = options.seed
+        self._dropout_key = dropout_key
         self._communicator = communicator
         self._scaled = options.loss_scale is not None
         self._scale = DynamicLossScale(
@@ -70,13 +83,13 @@ class MindSporeTrainer:
             )
         scale = self._scale.value
         settings = self._optimizer.settings(learning_rate, self._updates + 1, 1 / scale)
-        with graph_mode():
+        with graph_mode(), self._training():
             if len(micro_batches) == 1 and self._communicator.world_size == 1:
-                loss, norm, finite = (
-                    self._whole(*_inputs(micro_batches[0], scale), settings).asnumpy().tolist()
-                )
+                inputs = self._inputs(micro_batches[0], 0, scale)
+                loss, norm, finite = self._whole(*inputs, settings).asnumpy().tolist()
             else:
                 loss, norm, finite = self._step_in_parts(micro_batches, scale, supervised, settings)
+        self._optimizer.give_parameters()
         overflow = not finite
         if self._scaled:
             self._scale = self._scale.after(overflow=overflow)
@@ -105,6 +118,7 @@ class MindSporeTrainer:
         _require_fit({**moments, **dict.fromkeys(_SCALARS)}, state)
         for name, parameter in self._parameters.items():
             _set(parameter, parameters[name])
+        self._optimizer.take_parameters()
         for name, parameter in moments.items():
             _set(parameter, state[name])
         self._updates = int(state["step"])
@@ -119,24 +133,36 @@ class MindSporeTrainer:
             self._split = SplitStep(self._network, self._optimizer)
         self._split.clear()
         loss = 0.0
-        for batch in micro_batches:
+        for index, batch in enumerate(micro_batches):
             weight = batch.supervised_tokens / supervised
-            loss += weight * float(self._split.accumulate(*_inputs(batch, weight * scale)).asnumpy())
+            inputs = self._inputs(batch, index, weight * scale)
+            loss += weight * float(self._split.accumulate(*inputs).asnumpy())
         if self._communicator.world_size > 1:
             loss = self._all_ranks(loss)
             self._split.load(self._communicator.all_reduce(self._split.flat()))
         norm, finite = self._split.update(settings).asnumpy().tolist()
         return loss, norm, finite
 
+    def _inputs(self, batch: MicroBatch, index: int, factor: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what a graph takes of this rank's micro-batch number ``index``, and set its dropout."""
+        if self._dropout_key is not None:
+            self._dropout_key.set(self._seed, self._updates, self._communicator.rank, index)
+        input_ids, targets = (
+            ms.Tensor.from_numpy(np.ascontiguousarray(array, np.int32))
+            for array in (batch.input_ids, batch.targets)
+        )
+        return input_ids, targets, ms.Tensor(factor, ms.float32)
+
+    @contextmanager
+    def _training(self) -> Iterator[None]:
+        self._network.set_train(True)
+        try:
+            yield
+        finally:
+            self._network.set_train(False)
+
     def _all_ranks(self, value: float) -> float:
         return float(self._communicator.all_reduce(np.array(value, np.float64)))
-
-
-def _inputs(batch: MicroBatch, factor: float) -> tuple[Tensor, Tensor, Tensor]:
-    def ids(array: Array) -> Tensor:
-        return ms.Tensor.from_numpy(np.ascontiguousarray(array, np.int32))
-
-    return ids(batch.input_ids), ids(batch.targets), ms.Tensor(factor, ms.float32)
 
 
 def _require_fit(expected: Mapping[str, Parameter | None], found: Mapping[str, Array]) -> None:
