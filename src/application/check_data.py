@@ -53,7 +53,8 @@ class DataCheck:
         found = _Found(request)
         for chunk in encode_chunks(
             file,
-            request.layout.encoder(request.tokenizer),
+            request.layout,
+            request.tokenizer,
             limit=request.limit,
             workers=usable_workers(request.workers),
             report=report,

@@ -58,7 +58,7 @@ class RowEncoding:
         def encode_into(folder: Path) -> None:
             file = self.reader.open(path)
             chunks = encode_chunks(
-                file, layout.encoder(tokenizer), limit=limit, workers=usable_workers(workers), report=report
+                file, layout, tokenizer, limit=limit, workers=usable_workers(workers), report=report
             )
             write_encoded_rows(chunks, folder, path, file.blank_lines)
 

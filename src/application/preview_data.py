@@ -51,7 +51,7 @@ def preview_rows(
         try:
             if row.fault is not None:
                 raise row.fault
-            encoded = encode(row.value)
+            encoded = encode(layout.parse(row.value))
         except InvalidInputError as error:
             error.path, error.line = file.path, error.line or row.line
             yield PreviewedRow(line=row.line, fault=error)

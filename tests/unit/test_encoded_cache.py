@@ -67,7 +67,7 @@ def test_kept_rows_are_mapped_and_not_loaded(tmp_path: Path, path: Path) -> None
     assert isinstance(encoding(tmp_path).open(path, LAYOUT, CountingTokenizer()).input_ids, np.memmap)
 
 
-def test_threads_change_nothing(tmp_path: Path, path: Path) -> None:
+def test_threads_change_nothing_that_is_kept(tmp_path: Path, path: Path) -> None:
     alone = RowEncoding(reader=JsonRowReader()).open(path, LAYOUT, ByteTokenizer())
     together = RowEncoding(reader=JsonRowReader()).open(path, LAYOUT, ByteTokenizer(), workers=8)
     assert same(alone, together)

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from glm3.domain.special_tokens import SpecialTokens
 
-__all__ = ["SupportsFingerprint", "SupportsSave", "Tokenizer"]
+__all__ = ["SupportsBatch", "SupportsFingerprint", "SupportsSave", "Tokenizer"]
 
 
 class Tokenizer(Protocol):
@@ -40,6 +40,19 @@ class SupportsSave(Protocol):
 
     def save(self, folder: Path) -> Path:
         """Write ``tokenizer.model`` into ``folder`` and return its path."""
+        ...
+
+
+@runtime_checkable
+class SupportsBatch(Protocol):
+    """A tokenizer that encodes many texts faster together than one by one."""
+
+    def encode_batch(self, texts: Sequence[str], num_threads: int = 1) -> list[list[int]]:
+        """Return what :meth:`Tokenizer.encode` returns for each text.
+
+        Raises:
+            TokenizerError: a text cannot be encoded.
+        """
         ...
 
 

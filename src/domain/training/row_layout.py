@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.domain.run_config.data import DatasetConfig
+from glm3.domain.special_tokens import SpecialTokens
 from glm3.domain.training.encoding import DialogueEncoder, EncodedRow, PairEncoder, PairLayout
 from glm3.domain.training.rows import Dialogue, PairRow, parse_dialogue, parse_pair
 
-__all__ = ["EncodeRow", "RowFormat", "RowLayout"]
-
-EncodeRow = Callable[[object], EncodedRow]
-"""Parsed JSON to a row of a batch; raises InvalidInputError where the value is no such row."""
+__all__ = ["PreEncoded", "RowFormat", "RowLayout", "texts_of"]
 
 
 class RowFormat(StrEnum):
@@ -83,10 +81,38 @@ class RowLayout:
             ignore_unknown=self.ignore_pad_token_for_loss,
         )
 
-    def encoder(self, tokenizer: Tokenizer) -> EncodeRow:
-        """Return what parses and encodes a row; it may be called by several threads."""
-        if self.format is RowFormat.DIALOGUE:
-            dialogues = DialogueEncoder(tokenizer, self.max_seq_length)
-            return lambda value: dialogues.encode(parse_dialogue(value))
-        pairs, columns = self.pair_encoder(tokenizer), self.origin_columns
-        return lambda value: pairs.encode(parse_pair(value, columns))
+    def encoder(self, tokenizer: Tokenizer) -> Callable[[PairRow | Dialogue], EncodedRow]:
+        """Return what encodes the rows that :meth:`parse` returns."""
+        pairs, dialogues = self.pair_encoder(tokenizer), DialogueEncoder(tokenizer, self.max_seq_length)
+        return lambda row: pairs.encode(row) if isinstance(row, PairRow) else dialogues.encode(row)
+
+
+def texts_of(row: PairRow | Dialogue) -> Iterator[str]:
+    """Yield the texts of a row that are encoded as they stand, which are nearly all of it."""
+    if isinstance(row, PairRow):
+        yield row.source
+        yield row.target
+        return
+    for turn in row.turns:
+        yield turn.observation if turn.role == "tool" else turn.content
+
+
+@define
+class PreEncoded:
+    """A tokenizer that has the ids of some texts at hand and asks the ``tokenizer`` below for the others."""
+
+    tokenizer: Tokenizer
+    known: Mapping[str, list[int]] = field(factory=dict)
+
+    @property
+    def special_tokens(self) -> SpecialTokens:
+        return self.tokenizer.special_tokens
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of ``text``; see :class:`glm3.domain.ports.tokenizer.Tokenizer`."""
+        ids = self.known.get(text)
+        return self.tokenizer.encode(text) if ids is None else ids
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """Return the text of ``ids``."""
+        return self.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
