@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -47,19 +48,20 @@ def lazy(target: str) -> Callable[..., Any]:
     return build
 
 
-def find_backend(name: str) -> ModelBackend:
+def find_backend(name: str, cache: Path) -> ModelBackend:
     """Return a model backend: one of ours, or one that an installed package registered.
+
+    ``cache`` is where ours keeps compiled kernels.
 
     Raises:
         UsageError: there is none of this name.
     """
-    ours = {
-        "mindspore": "glm3.adapters.mindspore.backend:MindSporeBackend",
-        "numpy": "glm3.adapters.memory.numpy_backend:NumpyBackend",
+    ours: dict[str, Callable[[], ModelBackend]] = {
+        "mindspore": partial(lazy("glm3.adapters.mindspore.backend:MindSporeBackend"), cache / "kernels"),
+        "numpy": lazy("glm3.adapters.memory.numpy_backend:NumpyBackend"),
     }
     if name in ours:
-        backend: ModelBackend = lazy(ours[name])()
-        return backend
+        return ours[name]()
     others = {point.name: point for point in entry_points(group=BACKEND_GROUP)}
     if name not in others:
         raise UsageError("no such backend", expected=", ".join([*ours, *others]), found=name)
@@ -100,7 +102,9 @@ class Container(containers.DeclarativeContainer):
     tokenizers: providers.Provider[Callable[[Path], Tokenizer]] = providers.Object(
         lazy("glm3.adapters.sentencepiece.tokenizer:SentencePieceTokenizer")
     )
-    backend: providers.Provider[ModelBackend] = providers.Factory(find_backend, config.backend)
+    backend: providers.Provider[ModelBackend] = providers.Factory(
+        find_backend, config.backend, config.cache_folder
+    )
 
     sources: providers.Provider[ModelSources] = providers.Factory(
         ModelSources, catalog, downloader, run_configs
