@@ -37,7 +37,7 @@ format: setup ## format the code in place
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-tiny-model: setup ## write the embedded model and its rows anew (about a quarter of an hour)
+tiny-model: setup ## write the embedded model and its rows anew (35 minutes on two busy cores)
 	$(BIN)/python -m tools.tiny_model
 
 clean: ## remove the environment and every cache

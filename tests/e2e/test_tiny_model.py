@@ -65,7 +65,7 @@ def test_the_bare_layout_names_them_too_and_ends_with_the_end_of_sequence(tiny: 
     special = tiny.tokenizer.special_tokens
     prompts = [[*special.prefix, *tiny.tokenizer.encode(row["content"])] for row in HELD_BACK]
     options = GenerationConfig(max_new_tokens=128, stop_ids=special.stop_ids, vocab_size=special.vocab_size)
-    answers = [generation.tokens for generation in generate(tiny.model, prompts, options)]
+    answers = [generation.new_ids for generation in generate(tiny.model, prompts, options)]
     covered = [
         coverage(row["content"], tiny.tokenizer.decode(answer))
         for row, answer in zip(HELD_BACK, answers, strict=True)

@@ -61,6 +61,7 @@ def _talk(session: ChatSession, questions: tuple[str, ...]) -> None:
     from glm3.entrypoints.cli.repl import stream_answer
 
     for question in questions:
+        session.clear()  # each on its own: so small a model loses its thread in longer talks
         answer(f"you>  {question}\nglm3> ", end="")
         stream_answer(session, question)
     stats = session.last_stats
