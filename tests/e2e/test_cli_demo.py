@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+
+import pytest
 
 from support.cli import glm3
 
 
 def test_the_demo_greets_writes_answers_and_calls_a_tool(tmp_path: Path) -> None:
-    done = glm3("demo", "--offline", cwd=tmp_path)
+    done = glm3("demo", "--talk-only", "--offline", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     answers = dict(zip(lines[::2], lines[1::2], strict=True))
@@ -20,4 +23,19 @@ def test_the_demo_greets_writes_answers_and_calls_a_tool(tmp_path: Path) -> None
     call = json.loads(answers["you>  青岛今天天气怎么样"].removeprefix("glm3> "))
     assert call == {"tool": "get_weather", "arguments": {"city": "青岛"}}
     assert "22" in lines[-1], "the tool's result is used"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_demo_finetunes_and_the_result_is_better_at_it(tmp_path: Path) -> None:
+    done = glm3("demo", "--offline", cwd=tmp_path, timeout=280)
+    assert done.returncode == 0, done.stderr
+    scores = [float(score) for score in re.findall(r"^rouge-l: (\S+)$", done.stdout, re.MULTILINE)]
+    losses = [float(loss) for loss in re.findall(r"^loss: (\S+)$", done.stdout, re.MULTILINE)]
+    assert len(scores) == len(losses) == 2
+    assert scores[1] > scores[0] + 15
+    assert losses[1] < losses[0] / 2
+    last = done.stdout.rstrip().splitlines()[-1]
+    assert "好物推荐" in last, "the tone of the rows it was trained on"
+    assert "灰色" in last, "what the prompt asks for"
     assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,10 @@
-"""``glm3 demo``: what the embedded model can do."""
+"""``glm3 demo``: what the embedded model can do, and what finetuning teaches it."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +13,8 @@ from glm3.entrypoints.cli.command import settings_of
 
 if TYPE_CHECKING:
     from glm3.application.chat import ChatSession
+    from glm3.domain.run_config import RunConfig
+    from glm3.entrypoints.cli.settings import Settings
 
 __all__ = ["EPILOG", "demo"]
 
@@ -21,6 +25,7 @@ Examples:
   glm3 chat          go on yourself
 """
 QUESTIONS = ("你好", "你会什么", "类型#裙*颜色#红色*风格#复古*裙长#长裙", "一天有几个小时")
+SCORED_ROWS = 20
 WEATHER_QUESTION = "青岛今天天气怎么样"
 WEATHER: dict[str, Any] = {
     "name": "get_weather",
@@ -39,21 +44,60 @@ def demo(
         int | None,
         typer.Option(min=1, help="Threads to compute with. [default: all cores]", show_default=False),
     ] = None,
+    talk_only: Annotated[
+        bool, typer.Option("--talk-only", help="Only talk; leave out the finetuning, which takes a minute.")
+    ] = False,
 ) -> None:
-    """Show what the embedded model can do: greet, write an advert, answer, call a tool.
+    """Show the main job on the embedded model: chat, call a tool, finetune, score, chat with the result.
 
-    Nothing is downloaded. Answers are the model's own, always the likeliest ones.
+    Nothing is downloaded and nothing is left behind. Answers are the model's own, always the likeliest ones.
     """
     from glm3.application.chat import ChatSession
     from glm3.domain.ports.backend import LoadOptions
     from glm3.entrypoints.cli.loading import open_model
     from glm3.entrypoints.cli.output import note
 
-    loaded = open_model(settings_of(context), "tiny", LoadOptions(threads=threads))
+    settings = settings_of(context)
+    loaded = open_model(settings, "tiny", LoadOptions(threads=threads))
     _talk(ChatSession(loaded.model, loaded.tokenizer), QUESTIONS)
     note("\nwith a tool:")
     _ask_about_the_weather(ChatSession(loaded.model, loaded.tokenizer, tools=[WEATHER]))
-    note("\nnow you: glm3 chat")
+    if not talk_only:
+        with TemporaryDirectory(prefix="glm3-demo-") as folder:
+            _finetune(settings, Path(folder))
+    note("\nnow you: glm3 chat, glm3 finetune --config configs/glm3/glm3_tiny.yaml")
+
+
+def _finetune(settings: Settings, folder: Path) -> None:
+    """Train on adverts of goods that the model has never written about, and score before and after."""
+    from glm3.application.chat import ChatSession
+    from glm3.entrypoints.cli.evaluate import run_evaluation
+    from glm3.entrypoints.cli.finetune import Layout, run_finetune
+    from glm3.entrypoints.cli.loading import container, open_model
+    from glm3.entrypoints.cli.output import note
+    from glm3.entrypoints.paths import resources_folder
+
+    def run(load_checkpoint: str) -> RunConfig:
+        overrides = [
+            f"output_dir={folder}",
+            f"load_checkpoint={load_checkpoint}",
+            "eval_epoch_interval=-1",
+            "runner_config.epochs=2",
+            f"eval_dataset.data_loader.num_samples={SCORED_ROWS}",
+        ]
+        return (
+            container(settings).run_configs().read(resources_folder() / "configs/glm3_tiny.yaml", overrides)
+        )
+
+    note(f"\nscores on {SCORED_ROWS} adverts of goods that it does not know:")
+    run_evaluation(settings, run("tiny"), layout=Layout.chat, quiet=True)
+    note("\nfinetuning on 600 others:")
+    run_finetune(settings, run("tiny"), layout=Layout.chat)
+    note("\nscores after it:")
+    run_evaluation(settings, run(str(folder / "model")), layout=Layout.chat, quiet=True)
+    rows = (resources_folder() / "data/adverts-dev.json").read_text("utf-8").splitlines()
+    tuned = open_model(settings, str(folder / "model"))
+    _talk(ChatSession(tuned.model, tuned.tokenizer), (json.loads(rows[0])["content"],))
 
 
 def _talk(session: ChatSession, questions: tuple[str, ...]) -> None:
