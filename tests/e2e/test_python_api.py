@@ -109,6 +109,27 @@ def test_formats_convert_and_load_again(folder: Path, model, tokenizer, tmp_path
     np.testing.assert_array_equal(model.logits(ids), again.logits(ids))
 
 
+def test_a_converted_checkpoint_is_a_model_folder_on_request(
+    folder: Path, model, tokenizer, tmp_path: Path
+) -> None:
+    target = tmp_path / "ms" / "model.ckpt"
+    glm3.convert(folder, target, to="ckpt", model_folder=True)
+    assert sorted(path.name for path in target.parent.iterdir()) == [
+        "model.ckpt",
+        "model.yaml",
+        "tokenizer.model",
+    ]
+    ids = glm3.AutoTokenizer.from_pretrained(target.parent).build_chat_input("你好")["input_ids"]
+    again = glm3.AutoModel.from_pretrained(target.parent)
+    np.testing.assert_array_equal(model.logits(ids), again.logits(ids))
+    assert again.config.seq_length == model.config.seq_length
+    (target.parent / "model.ckpt").unlink()
+    with pytest.raises(UsageError, match="exists already"):
+        glm3.convert(folder, target, to="ckpt", model_folder=True)
+    with pytest.raises(UsageError, match="model folder"):
+        glm3.convert(folder, tmp_path / "x.safetensors", to="safetensors", model_folder=True)
+
+
 def test_the_numpy_backend_agrees(folder: Path, model, tokenizer) -> None:
     oracle = glm3.AutoModel.from_pretrained(folder, backend="numpy")
     ids = tokenizer.build_chat_input("你好")["input_ids"]

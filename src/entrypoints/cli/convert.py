@@ -17,6 +17,7 @@ EPILOG = """\
 \b
 Examples:
   glm3 convert ./chatglm3-6b glm3_6b.ckpt --to ckpt         Hugging Face to MindSpore
+  glm3 convert ./chatglm3-6b ms/glm3_6b.ckpt --to ckpt --model-folder, then glm3 chat -m ms
   glm3 convert glm3_6b.ckpt ./converted --to hf             and back
   glm3 convert ./chatglm3-6b out.safetensors --to safetensors --dtype bfloat16 --verify
   glm3 convert glm3_6b.pth glm3_6b.ckpt --to ckpt --check-files .
@@ -54,6 +55,13 @@ def convert(
             help="Write pt_ckpt.txt and check_pt_ckpt.txt (name, shape, dtype of every tensor) there.",
         ),
     ] = None,
+    model_folder: Annotated[
+        bool,
+        typer.Option(
+            "--model-folder",
+            help="With --to ckpt: also write NAME.yaml and tokenizer.model; the folder is then a model.",
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST if it exists.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
 ) -> None:
@@ -69,6 +77,7 @@ def convert(
     from glm3.entrypoints.cli.loading import container
     from glm3.entrypoints.cli.output import answer, note
     from glm3.entrypoints.cli.progress import progress, size
+    from glm3.entrypoints.model_folder import model_folder_files
 
     request = ConversionRequest(
         source=source,
@@ -78,6 +87,7 @@ def convert(
         verify=verify,
         overwrite=overwrite,
         check_files=check_files,
+        extra_files=model_folder_files(source, target, overwrite=overwrite) if model_folder else {},
     )
     with progress("converting", quiet=quiet) as report:
         result = carry_out(request, container(settings_of(context)).checkpoint_stores(), report)

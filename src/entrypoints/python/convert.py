@@ -9,6 +9,7 @@ from glm3.application.convert import convert as carry_out
 from glm3.domain.errors import UsageError
 from glm3.domain.tensors import DType
 from glm3.entrypoints.container import build_container
+from glm3.entrypoints.model_folder import model_folder_files
 
 __all__ = ["convert"]
 
@@ -22,11 +23,14 @@ def convert(
     verify: bool = False,
     overwrite: bool = False,
     check_files: str | Path | None = None,
+    model_folder: bool = False,
     progress: Progress | None = None,
 ) -> ConversionResult:
     """Convert weights between ``hf``, ``ckpt``, ``safetensors`` and ``bin``, one tensor at a time.
 
     The target appears whole or not at all. Numbers keep their bits unless ``dtype`` changes them.
+
+    ``model_folder`` also writes a YAML and the tokenizer beside a ``.ckpt``: its folder can then be loaded.
 
     Raises:
         UsageError: the format or dtype is unknown, or the target exists and ``overwrite`` is off.
@@ -43,5 +47,8 @@ def convert(
         verify=verify,
         overwrite=overwrite,
         check_files=None if check_files is None else Path(check_files),
+        extra_files=model_folder_files(Path(source), Path(target), overwrite=overwrite)
+        if model_folder
+        else {},
     )
     return carry_out(request, build_container().checkpoint_stores(), progress)
