@@ -17,7 +17,10 @@ if TYPE_CHECKING:
         AutoProcessor,
         AutoTokenizer,
         ChatSession,
+        TrainSession,
         convert,
+        finetune,
+        merge_adapter,
         process_response,
     )
 
@@ -27,8 +30,11 @@ __all__ = [
     "AutoProcessor",
     "AutoTokenizer",
     "ChatSession",
+    "TrainSession",
     "__version__",
     "convert",
+    "finetune",
+    "merge_adapter",
     "process_response",
 ]
 

@@ -130,6 +130,44 @@ def test_a_converted_checkpoint_is_a_model_folder_on_request(
         glm3.convert(folder, tmp_path / "x.safetensors", to="safetensors", model_folder=True)
 
 
+@pytest.mark.slow
+def test_three_golden_steps_through_the_public_session() -> None:
+    golden = np.load(GOLDEN / "golden.npz")
+    session = glm3.TrainSession(glm3.AutoModel.from_pretrained(GOLDEN / "hf"), learning_rate=1e-3)
+    reports = [session.step(golden["input_ids"], golden["labels"]) for _ in range(3)]
+    np.testing.assert_allclose([report.loss for report in reports], golden["train_losses"], rtol=1e-5)
+    np.testing.assert_allclose(
+        [report.grad_norm for report in reports], golden["train_grad_norms"], rtol=5e-5
+    )
+    name = "transformer.encoder.final_layernorm.weight"
+    np.testing.assert_allclose(session.parameters()[name], golden[f"after3:{name}"], atol=1e-5)
+    with pytest.raises(InvalidInputError, match="labels"):
+        session.step([[1, 2, 3]], [[1, 2]])
+    with pytest.raises(UsageError, match="adamw"):
+        glm3.TrainSession(glm3.AutoModel.from_pretrained(GOLDEN / "hf"), optimizer="sgd")
+
+
+@pytest.mark.slow
+def test_an_adapter_is_finetuned_merged_and_chatted_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lora = '{"pet_type": "lora", "lora_rank": 4, "target_modules": ".*query_key_value*"}'
+    report = glm3.finetune(
+        REPOSITORY / "configs/glm3/glm3_tiny.yaml",
+        f"output_dir={tmp_path}",
+        f"model.model_config.pet_config={lora}",
+        "train_dataset.data_loader.num_samples=16",
+        "do_eval=False",
+        layout="chat",
+    )
+    assert report.loop.steps_done == 2
+    merged = glm3.merge_adapter(report.model_folder, tmp_path / "merged", verify=True)
+    chat = glm3.ChatSession(
+        glm3.AutoModel.from_pretrained(merged), glm3.AutoTokenizer.from_pretrained(merged), max_new_tokens=16
+    )
+    assert chat.send("你好").text
+
+
 def test_the_numpy_backend_agrees(folder: Path, model, tokenizer) -> None:
     oracle = glm3.AutoModel.from_pretrained(folder, backend="numpy")
     ids = tokenizer.build_chat_input("你好")["input_ids"]

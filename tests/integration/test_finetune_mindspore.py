@@ -14,6 +14,7 @@ from glm3.adapters.memory.journal import MemoryJournal
 from glm3.adapters.mindspore.backend import MindSporeBackend
 from glm3.application.finetune import FinetuneReport, FinetuneRequest
 from glm3.application.load_model import LoadedModel, ModelLoader
+from glm3.application.merge_adapter import MergeAdapterRequest, merge_adapter
 from glm3.domain.errors import CheckpointError, ConfigError
 from glm3.domain.ports.training import SupportsLoRA
 from glm3.domain.training.run_events import RunStarted, StepDone
@@ -142,3 +143,33 @@ def test_an_adapter_of_another_rank_or_another_base_is_refused(base: Path, tmp_p
     config.write_text(json.dumps(values | {"base_sha256": "0" * 64}))
     with pytest.raises(CheckpointError, match="other weights"):
         load(base, first.model_folder)
+
+
+@pytest.mark.parametrize(("target", "to"), [("merged", "hf"), ("merged.safetensors", "safetensors")])
+def test_a_merged_adapter_answers_as_the_adapter_did(
+    base: Path, tmp_path: Path, target: str, to: str
+) -> None:
+    folder = train_adapter(base, f"merge-{to}").model_folder
+    stores = service(base).preparation.stores
+    request = MergeAdapterRequest(adapter=folder, target=tmp_path / target, format=to, verify=True)
+    result = merge_adapter(request, OneModel(base / "small"), stores)
+    assert result.verified
+    assert "2 matrices changed" in result.notes
+    merged, plain = weights_in(tmp_path / target), weights_in(base / "base" / "model")
+    changed = {name for name, array in plain.items() if merged.get(name, array).tobytes() != array.tobytes()}
+    assert changed == {
+        f"transformer.encoder.layers.{layer}.self_attention.query_key_value.weight" for layer in (0, 1)
+    }
+    if to == "hf":
+        adapted = load(base, folder).model.forward(PROMPT)
+        np.testing.assert_allclose(load(base, tmp_path / target).model.forward(PROMPT), adapted, atol=1e-4)
+
+
+def test_an_adapter_is_not_merged_into_other_weights(base: Path, tmp_path: Path) -> None:
+    folder = train_adapter(base, "merge-other").model_folder
+    other = train(base, "other-base", runner_config__epochs=1).model_folder
+    stores = service(base).preparation.stores
+    request = MergeAdapterRequest(adapter=folder, target=tmp_path / "merged", base=str(other))
+    with pytest.raises(CheckpointError, match="trained on other weights"):
+        merge_adapter(request, OneModel(base / "small"), stores)
+    assert not (tmp_path / "merged").exists()

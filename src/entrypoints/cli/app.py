@@ -23,6 +23,7 @@ from glm3.entrypoints.cli import (
     evaluate,
     finetune,
     inspection,
+    merge,
     plan,
     predict,
     run_mindformer,
@@ -71,6 +72,7 @@ app.command("finetune", cls=Command, epilog=finetune.EPILOG)(finetune.finetune)
 app.command("eval", cls=Command, epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("plan", cls=Command, epilog=plan.EPILOG)(plan.plan)
 app.command("convert", cls=Command, epilog=convert.EPILOG)(convert.convert)
+app.command("merge", cls=Command, epilog=merge.EPILOG)(merge.merge)
 app.command("inspect", cls=Command, epilog=inspection.EPILOG)(inspection.inspect)
 app.command("doctor", cls=Command, epilog=doctor.EPILOG)(doctor.doctor)
 app.add_typer(config.app, name="config")

@@ -9,6 +9,7 @@ from glm3.entrypoints.python.config import ChatGLM2Config
 from glm3.entrypoints.python.convert import convert
 from glm3.entrypoints.python.model import ChatGLM2ForConditionalGeneration
 from glm3.entrypoints.python.tokenizer import ChatGLM3Tokenizer
+from glm3.entrypoints.python.training import TrainSession, finetune, merge_adapter
 
 __all__ = [
     "AutoConfig",
@@ -19,6 +20,9 @@ __all__ = [
     "ChatGLM2ForConditionalGeneration",
     "ChatGLM3Tokenizer",
     "ChatSession",
+    "TrainSession",
     "convert",
+    "finetune",
+    "merge_adapter",
     "process_response",
 ]
