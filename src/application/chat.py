@@ -68,7 +68,7 @@ class ChatSession:
         self._model = model
         self._tokenizer = tokenizer
         self._builder = PromptBuilder(tokenizer)
-        self._options = self._complete(options or GenerationConfig())
+        self._options = (options or GenerationConfig()).for_vocabulary(tokenizer.special_tokens)
         self._trim = trim
         self._cache: PromptCache | None = None
         self._cancelled = threading.Event()
@@ -132,7 +132,7 @@ class ChatSession:
             ConversationError: the role may not follow the last one.
             ContextLengthError: the prompt leaves no room for an answer and ``trim`` is off.
         """
-        options = self._options if options is None else self._complete(options)
+        options = self._options if options is None else options.for_vocabulary(self._tokenizer.special_tokens)
         messages = [*self._messages, Message(role, text)]
         check_dialogue(messages)
         reserve = (options.max_new_tokens or _DEFAULT_RESERVE) if self._trim else 1
@@ -174,11 +174,3 @@ class ChatSession:
             total = perf_counter() - started
             self.last_stats = TurnStats(len(prompt), cached, answer.token_count, first, total)
         yield evolve(reply, usage=Usage(len(prompt), answer.token_count))
-
-    def _complete(self, options: GenerationConfig) -> GenerationConfig:
-        special = self._tokenizer.special_tokens
-        return evolve(
-            options,
-            stop_ids=options.stop_ids or special.stop_ids,
-            vocab_size=options.vocab_size or special.vocab_size,
-        )

@@ -135,10 +135,7 @@ def _answers(
     tokenizer: Tokenizer,
     progress: Callable[[int, int], None] | None,
 ) -> list[str]:
-    special = tokenizer.special_tokens
-    options = GenerationConfig(
-        max_new_tokens=request.max_new_tokens, stop_ids=special.stop_ids, vocab_size=special.vocab_size
-    )
+    options = GenerationConfig(max_new_tokens=request.max_new_tokens).for_vocabulary(tokenizer.special_tokens)
     prompts = [request.encoder.prompt(row.source) for row in request.rows]
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     texts = [""] * len(prompts)

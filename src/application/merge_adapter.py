@@ -12,7 +12,8 @@ from glm3.application.adapter_folder import StoredAdapter, read_adapter
 from glm3.application.checkpoint_stores import find_store
 from glm3.application.convert import ConversionRequest, ConversionResult, Progress, convert
 from glm3.application.model_source import ModelSources
-from glm3.domain.errors import CheckpointError, MissingFileError, ParameterMismatchError
+from glm3.domain.errors import CheckpointError, MissingFileError
+from glm3.domain.parameter_check import require_shapes
 from glm3.domain.parameters import from_mindspore_name
 from glm3.domain.ports.checkpoint_store import CheckpointReader, CheckpointStore, CheckpointWriter
 from glm3.domain.tensors import Array, TensorSpec, from_float32, to_float32
@@ -64,19 +65,11 @@ def merge_adapter(
     if source.weights is None:
         raise MissingFileError("the adapter's base has no weights", path=request.adapter, found=named)
     adapter.base.require(source.weights, adapter.folder)
-    expected = adapter_shapes(source.config, adapter.config)
-    found = {name: array.shape for name, array in adapter.parameters.items()}
-    if found != expected:
-        raise ParameterMismatchError(
-            path=request.adapter,
-            missing=[name for name in expected if name not in found],
-            unexpected=[name for name in found if name not in expected],
-            mis_shaped=[
-                (name, shape, found[name])
-                for name, shape in expected.items()
-                if found.get(name, shape) != shape
-            ],
-        )
+    require_shapes(
+        {name: array.shape for name, array in adapter.parameters.items()},
+        adapter_shapes(source.config, adapter.config),
+        request.adapter,
+    )
     modules = adapted_modules(source.config, adapter.config)
     adapted = _AdaptedStore(find_store(source.weights, stores), adapter, frozenset(modules))
     conversion = ConversionRequest(

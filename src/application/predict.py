@@ -77,12 +77,7 @@ def _predict(
     prompts: Sequence[Sequence[int]],
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[Prediction]:
-    special = tokenizer.special_tokens
-    options = evolve(
-        request.options,
-        stop_ids=request.options.stop_ids or special.stop_ids,
-        vocab_size=request.options.vocab_size or special.vocab_size,
-    )
+    options = request.options.for_vocabulary(tokenizer.special_tokens)
     for start in range(0, len(prompts), request.batch_size):
         batch = prompts[start : start + request.batch_size]
         texts = request.prompts[start : start + request.batch_size]

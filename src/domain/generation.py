@@ -7,10 +7,11 @@ from math import isfinite
 from numbers import Integral
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from glm3.domain.conversation import FinishReason, Usage
 from glm3.domain.errors import InvalidInputError
+from glm3.domain.special_tokens import SpecialTokens
 
 __all__ = ["Cancel", "Generation", "GenerationConfig", "StopCheck", "Token"]
 
@@ -115,6 +116,14 @@ class GenerationConfig:
                 f"at most max_new_tokens = {self.max_new_tokens}",
                 self.min_new_tokens,
             )
+
+    def for_vocabulary(self, special: SpecialTokens) -> GenerationConfig:
+        """Return these options with the ids that end a reply and the end of the vocabulary, where unset."""
+        return evolve(
+            self,
+            stop_ids=self.stop_ids or special.stop_ids,
+            vocab_size=self.vocab_size or special.vocab_size,
+        )
 
     def new_token_limit(self, prompt_length: int, seq_length: int) -> int:
         """Return how many tokens may follow a prompt, never beyond the model's context; may be below 1."""

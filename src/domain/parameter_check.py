@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from attrs import frozen
@@ -23,8 +24,10 @@ __all__ = [
     "ImpliedConfig",
     "ParameterDifferences",
     "compare_parameters",
+    "compare_shapes",
     "implied_config",
     "require_fit",
+    "require_shapes",
 ]
 
 Shape = tuple[int, ...]
@@ -48,14 +51,38 @@ class ParameterDifferences:
 
 def compare_parameters(found: Mapping[str, Shape], config: ModelConfig) -> ParameterDifferences:
     """Compare shapes by Hugging Face name; what is no model parameter is never unexpected."""
-    expected = parameter_shapes(config)
+    return compare_shapes(
+        {name: found[name] for name in found if is_model_parameter(name)}, parameter_shapes(config)
+    )
+
+
+def compare_shapes(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> ParameterDifferences:
+    """Compare named shapes with those that are expected."""
     return ParameterDifferences(
         missing=tuple(name for name in expected if name not in found),
-        unexpected=tuple(name for name in found if name not in expected and is_model_parameter(name)),
+        unexpected=tuple(name for name in found if name not in expected),
         mis_shaped=tuple(
             (name, shape, found[name]) for name, shape in expected.items() if found.get(name, shape) != shape
         ),
     )
+
+
+def require_shapes(
+    found: Mapping[str, Shape], expected: Mapping[str, Shape], path: Path | None = None
+) -> None:
+    """Check that parameters are exactly those that are expected, of the same shapes.
+
+    Raises:
+        ParameterMismatchError: listing every parameter that is missing, unexpected or of another shape.
+    """
+    differences = compare_shapes(found, expected)
+    if differences:
+        raise ParameterMismatchError(
+            path=path,
+            missing=differences.missing,
+            unexpected=differences.unexpected,
+            mis_shaped=differences.mis_shaped,
+        )
 
 
 def require_fit(found: Mapping[str, Shape], config: ModelConfig) -> None:

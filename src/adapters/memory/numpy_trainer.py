@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from glm3.domain.errors import InvalidInputError, ParameterMismatchError
+from glm3.domain.errors import InvalidInputError
+from glm3.domain.parameter_check import require_shapes
 from glm3.domain.parameters import OUTPUT_LAYER
 from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.training import MicroBatch, StepReport
@@ -81,10 +82,7 @@ class NumpyTrainer:
         """See :class:`glm3.domain.ports.training.Trainer`."""
         wanted = {**self._weights, **self._moments}
         given = {**parameters, **{n: a for n, a in state.items() if n.startswith("adam_")}}
-        if {n: a.shape for n, a in wanted.items()} != {n: a.shape for n, a in given.items()}:
-            raise ParameterMismatchError(
-                missing=sorted(wanted.keys() - given.keys()), unexpected=sorted(given.keys() - wanted.keys())
-            )
+        require_shapes({n: a.shape for n, a in given.items()}, {n: a.shape for n, a in wanted.items()})
         for name, array in wanted.items():
             array[...] = given[name]
         self._updates = int(state["step"])

@@ -11,9 +11,9 @@ from glm3.application.model_source import ModelSource
 from glm3.domain.errors import ConfigError, UsageError
 from glm3.domain.ports.backend import LoadOptions
 from glm3.domain.special_tokens import SpecialTokens
-from glm3.domain.tensors import DType
 from glm3.entrypoints.container import build_container
 from glm3.entrypoints.python.config import ChatGLM2Config
+from glm3.entrypoints.python.dtypes import floating_dtype
 from glm3.entrypoints.python.model import ChatGLM2ForConditionalGeneration
 from glm3.entrypoints.python.tokenizer import ChatGLM3Tokenizer
 
@@ -93,7 +93,10 @@ class AutoModel(_Auto):
         if not download_checkpoint:
             chosen = evolve(chosen, weights=None)
         return _load(
-            chosen, config, LoadOptions(kernels=kernels, dtype=_dtype(dtype), threads=threads), backend
+            chosen,
+            config,
+            LoadOptions(kernels=kernels, dtype=floating_dtype(dtype), threads=threads),
+            backend,
         )
 
     @staticmethod
@@ -195,11 +198,3 @@ def _text_or_path(value: object) -> str | Path:
     if isinstance(value, (str, Path)):
         return value
     raise UsageError("not a name or path", expected="text", found=type(value).__name__)
-
-
-def _dtype(name: str) -> DType:
-    if name not in ("float32", "float16", "bfloat16"):
-        raise UsageError(
-            "no such dtype", field="dtype", expected="float32, float16 or bfloat16", found=repr(name)
-        )
-    return DType(name)

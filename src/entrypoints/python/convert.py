@@ -6,10 +6,9 @@ from pathlib import Path
 
 from glm3.application.convert import ConversionRequest, ConversionResult, Progress
 from glm3.application.convert import convert as carry_out
-from glm3.domain.errors import UsageError
-from glm3.domain.tensors import DType
 from glm3.entrypoints.container import build_container
 from glm3.entrypoints.model_folder import model_folder_files
+from glm3.entrypoints.python.dtypes import floating_dtype
 
 __all__ = ["convert"]
 
@@ -37,13 +36,11 @@ def convert(
         CheckpointError: the source cannot be read.
         StorageError: the file system refused.
     """
-    if dtype is not None and dtype not in ("float32", "float16", "bfloat16"):
-        raise UsageError("no such dtype", field="dtype", expected="float32, float16 or bfloat16", found=dtype)
     request = ConversionRequest(
         source=Path(source),
         target=Path(target),
         format=to,
-        dtype=None if dtype is None else DType(dtype),
+        dtype=None if dtype is None else floating_dtype(dtype),
         verify=verify,
         overwrite=overwrite,
         check_files=None if check_files is None else Path(check_files),

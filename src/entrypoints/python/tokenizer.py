@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glm3.domain.conversation import Message, Role
 from glm3.domain.errors import TokenizerError, UsageError
 from glm3.domain.ports.tokenizer import SupportsSave, Tokenizer
-from glm3.domain.prompt import PromptBuilder, messages_from_history, pad_batch
+from glm3.domain.prompt import PromptBuilder, pad_batch
 from glm3.domain.special_tokens import BOS_ID, EOS_ID, PAD_ID
 
 __all__ = ["ChatGLM3Tokenizer"]
@@ -95,7 +94,7 @@ class ChatGLM3Tokenizer:
         Raises:
             ConversationError: an unknown role.
         """
-        return self._builder.message_ids(Message(Role.parse(role), message, metadata))
+        return self._builder.build_single_message(role, metadata, message)
 
     def build_chat_input(self, query: str, history: History | None = None, role: str = "user") -> Encoding:
         """Return a prompt's ``input_ids``, ``attention_mask`` and ``position_ids``, each ``(1, seq)``.
@@ -130,7 +129,7 @@ class ChatGLM3Tokenizer:
                 found=f"{len(histories)} histories, {len(roles)} roles",
             )
         prompts = [
-            self._builder.build([*messages_from_history(history or []), Message(Role.parse(role), query)])
+            self._builder.build_chat_input(query, history or [], role)
             for query, history, role in zip(queries, histories, roles, strict=True)
         ]
         return self._pad(prompts, padding_side)

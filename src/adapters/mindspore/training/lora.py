@@ -12,7 +12,7 @@ from glm3.adapters.mindspore.kernels.base import Kernels, Tensor
 from glm3.adapters.mindspore.network import ChatGLMNetwork, Linear
 from glm3.adapters.mindspore.tensors import dtype_of, to_carrier, to_tensor
 from glm3.adapters.mindspore.training.dropout import DropoutKey, KeyedDropout
-from glm3.domain.errors import ParameterMismatchError
+from glm3.domain.parameter_check import require_shapes
 from glm3.domain.tensors import Array, from_float32, to_float32
 from glm3.domain.training.lora import (
     LoRAConfig,
@@ -94,17 +94,10 @@ class Adapter:
         Raises:
             ParameterMismatchError: names or shapes differ.
         """
-        shapes = {name: tuple(parameter.shape) for name, parameter in self._parameters.items()}
-        mis_shaped = [
-            (name, shape, parameters[name].shape)
-            for name, shape in shapes.items()
-            if name in parameters and parameters[name].shape != shape
-        ]
-        missing, unexpected = shapes.keys() - parameters.keys(), parameters.keys() - shapes.keys()
-        if missing or unexpected or mis_shaped:
-            raise ParameterMismatchError(
-                missing=sorted(missing), unexpected=sorted(unexpected), mis_shaped=mis_shaped
-            )
+        require_shapes(
+            {name: array.shape for name, array in parameters.items()},
+            {name: tuple(parameter.shape) for name, parameter in self._parameters.items()},
+        )
         for name, parameter in self._parameters.items():
             parameter.set_data(ms.Tensor(parameters[name].astype(np.float32)))
 

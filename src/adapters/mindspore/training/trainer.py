@@ -18,9 +18,10 @@ from glm3.adapters.mindspore.tensors import dtype_of, to_carrier, to_tensor
 from glm3.adapters.mindspore.training.dropout import DropoutKey
 from glm3.adapters.mindspore.training.optimizer import Optimizer
 from glm3.adapters.mindspore.training.step import SplitStep, WholeStep
-from glm3.domain.errors import InvalidInputError, ParameterMismatchError
+from glm3.domain.errors import InvalidInputError
 from glm3.domain.lazy_arrays import LazyArrays
 from glm3.domain.model_inputs import check_targets
+from glm3.domain.parameter_check import require_shapes
 from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.training import MicroBatch, StepReport
 from glm3.domain.tensors import Array
@@ -167,17 +168,10 @@ class MindSporeTrainer:
 
 def _require_fit(expected: Mapping[str, Parameter | None], found: Mapping[str, Array]) -> None:
     """Check names, shapes and element types; an expected None is a scalar."""
-    shapes = {name: () if p is None else tuple(p.shape) for name, p in expected.items()}
-    mis_shaped = [
-        (name, shape, found[name].shape)
-        for name, shape in shapes.items()
-        if name in found and found[name].shape != shape
-    ]
-    missing, unexpected = shapes.keys() - found.keys(), found.keys() - shapes.keys()
-    if missing or unexpected or mis_shaped:
-        raise ParameterMismatchError(
-            missing=sorted(missing), unexpected=sorted(unexpected), mis_shaped=mis_shaped
-        )
+    require_shapes(
+        {name: array.shape for name, array in found.items()},
+        {name: () if p is None else tuple(p.shape) for name, p in expected.items()},
+    )
     for name, parameter in expected.items():
         if parameter is not None and found[name].dtype != dtype_of(parameter).carrier:
             raise InvalidInputError(
