@@ -94,7 +94,7 @@ class TestChat:
 
     def test_a_conversation_at_a_terminal(self, model: Path, tmp_path: Path) -> None:
         screen, code = at_a_terminal(
-            ["chat", "-m", str(model), "--max-new-tokens", "4"],
+            ["chat", "-m", str(model), "--max-new-tokens", "4", "--greedy"],
             ["/system hi\r", "你好\r", "/stats\r", "/exit\r"],
             tmp_path,
         )
