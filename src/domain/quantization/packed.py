@@ -33,7 +33,8 @@ FloatArray = NDArray[np.float32]
 class Levels:
     """A rounded weight in the order of its matrix.
 
-    ``levels`` are ``(out, in)``, ``scales`` and ``zeros`` ``(out, groups)``. ``zeros`` are in sixteenths of a step, and None where the scheme is symmetric.
+    ``levels`` are ``(out, in)``, ``scales`` and ``zeros`` ``(out, groups)``. Zeros
+    are in sixteenths of a step, and None where the scheme is symmetric.
     """
 
     levels: NDArray[np.uint8]
