@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 __all__ = [
+    "AccessDeniedError",
     "BackendError",
     "CheckpointError",
     "ConfigError",
@@ -21,10 +22,14 @@ __all__ = [
     "MissingFileError",
     "MultipleFaultsError",
     "NonFiniteLogitsError",
+    "OverloadedError",
     "ParameterMismatchError",
     "StorageError",
+    "TimeLimitError",
     "TokenizerError",
     "TrainingError",
+    "UnavailableError",
+    "UnknownModelError",
     "UsageError",
 ]
 
@@ -160,3 +165,34 @@ class DownloadError(Glm3Error, OSError):
 
 class BackendError(Glm3Error, RuntimeError):
     """The runtime below (MindSpore, a compiler, a device) is missing or refused."""
+
+
+class AccessDeniedError(Glm3Error):
+    """A caller did not say who it is, or is not known."""
+
+
+class UnknownModelError(Glm3Error, LookupError):
+    """A caller asks for a model that is not served here."""
+
+    __str__ = Glm3Error.__str__  # LookupError quotes its argument
+
+
+class TimeLimitError(Glm3Error, TimeoutError):
+    """An answer was not complete in the time it may take."""
+
+    __str__ = Glm3Error.__str__  # OSError has one of its own
+
+
+class UnavailableError(Glm3Error):
+    """The service takes no requests now: it is starting, or about to stop.
+
+    ``retry_after`` is in seconds.
+    """
+
+    def __init__(self, message: str, *, retry_after: float = 1.0, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class OverloadedError(UnavailableError):
+    """Too many requests: the queue is full, or a caller asks more often than it may."""
