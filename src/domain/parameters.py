@@ -15,6 +15,7 @@ __all__ = [
     "EMBEDDING",
     "FINAL_NORM",
     "IGNORED_SUFFIXES",
+    "OPTIMIZER_PREFIXES",
     "OUTPUT_LAYER",
     "from_mindspore_name",
     "is_model_parameter",
@@ -33,7 +34,9 @@ _LATER_MINDSPORE_EMBEDDING = "transformer.embedding.embedding_weight"  # MindFor
 IGNORED_SUFFIXES = ("rotary_pos_emb.inv_freq",)
 """Carried by published checkpoints, recomputed by every network, ignored on load."""
 
-_TRAINING_PREFIXES = ("adam_m.", "adam_v.", "master.")
+OPTIMIZER_PREFIXES = ("adam_m.", "adam_v.", "master.")
+"""What stands before a parameter's name in the names of its optimizer states and of its float32 copy."""
+
 _TRAINING_SCALARS = ("epoch_num", "step_num", "global_step", "loss_scale", "step", "good_steps")
 
 
@@ -78,7 +81,7 @@ def _parameters(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
 def is_model_parameter(name: str) -> bool:
     """Tell weights from what else checkpoints carry: recomputed tables, and the state of a training run."""
     return not (
-        name.endswith(IGNORED_SUFFIXES) or name.startswith(_TRAINING_PREFIXES) or name in _TRAINING_SCALARS
+        name.endswith(IGNORED_SUFFIXES) or name.startswith(OPTIMIZER_PREFIXES) or name in _TRAINING_SCALARS
     )
 
 

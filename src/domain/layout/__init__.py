@@ -1,0 +1,1 @@
+"""How tensors are cut over the ranks of a job, and how one cut becomes another."""
