@@ -26,6 +26,13 @@ Examples:
 """
 QUESTIONS = ("你好", "你会什么", "类型#裙*颜色#红色*风格#复古*裙长#长裙", "一天有几个小时")
 SCORED_ROWS = 20
+ADAPTER: dict[str, Any] = {
+    "pet_type": "lora",
+    "lora_rank": 64,
+    "lora_alpha": 128,
+    "lora_dropout": 0,
+    "target_modules": ".*",
+}
 WEATHER_QUESTION = "青岛今天天气怎么样"
 WEATHER: dict[str, Any] = {
     "name": "get_weather",
@@ -45,12 +52,13 @@ def demo(
         typer.Option(min=1, help="Threads to compute with. [default: all cores]", show_default=False),
     ] = None,
     talk_only: Annotated[
-        bool, typer.Option("--talk-only", help="Only talk; leave out the finetuning, which takes a minute.")
+        bool, typer.Option("--talk-only", help="Only talk; leave out the training, which takes a minute.")
     ] = False,
 ) -> None:
-    """Show the main job on the embedded model: chat, call a tool, finetune, score, chat with the result.
+    """Show the main job on the embedded model: chat, call a tool; finetune, merge, chat with the result.
 
-    Nothing is downloaded and nothing is left behind. Answers are the model's own, always the likeliest ones.
+    Scores before and after show what was learned. Nothing is downloaded and nothing is left behind. Answers
+    are the model's own, always the likeliest ones.
     """
     from glm3.application.chat import ChatSession
     from glm3.domain.ports.backend import LoadOptions
@@ -69,7 +77,7 @@ def demo(
 
 
 def _finetune(settings: Settings, folder: Path) -> None:
-    """Train on adverts of goods that the model has never written about, and score before and after."""
+    """Teach an adapter the adverts of goods that the model never wrote about; merge it, score, and chat."""
     from glm3.application.chat import ChatSession
     from glm3.entrypoints.cli.evaluate import run_evaluation
     from glm3.entrypoints.cli.finetune import Layout, run_finetune
@@ -82,8 +90,10 @@ def _finetune(settings: Settings, folder: Path) -> None:
             f"output_dir={folder}",
             f"load_checkpoint={load_checkpoint}",
             "eval_epoch_interval=-1",
-            "runner_config.epochs=2",
+            "runner_config.epochs=3",
             f"eval_dataset.data_loader.num_samples={SCORED_ROWS}",
+            *(f"model.model_config.pet_config.{key}={value}" for key, value in ADAPTER.items()),
+            "lr_schedule.learning_rate=3e-3",
         ]
         return (
             container(settings).run_configs().read(resources_folder() / "configs/glm3_tiny.yaml", overrides)
@@ -91,13 +101,28 @@ def _finetune(settings: Settings, folder: Path) -> None:
 
     note(f"\nscores on {SCORED_ROWS} adverts of goods that it does not know:")
     run_evaluation(settings, run("tiny"), layout=Layout.chat, quiet=True)
-    note("\nfinetuning on 600 others:")
+    note("\nfinetuning a LoRA adapter on 600 others:")
     run_finetune(settings, run("tiny"), layout=Layout.chat)
-    note("\nscores after it:")
-    run_evaluation(settings, run(str(folder / "model")), layout=Layout.chat, quiet=True)
+    merged = folder / "merged"
+    _merge(settings, folder / "adapter", merged)
+    note("\nscores of the merged model:")
+    run_evaluation(settings, run(str(merged)), layout=Layout.chat, quiet=True)
     rows = (resources_folder() / "data/adverts-dev.json").read_text("utf-8").splitlines()
-    tuned = open_model(settings, str(folder / "model"))
+    tuned = open_model(settings, str(merged))
     _talk(ChatSession(tuned.model, tuned.tokenizer), (json.loads(rows[0])["content"],))
+
+
+def _merge(settings: Settings, adapter: Path, target: Path) -> None:
+    """Fold the adapter into the weights it was trained on, as ``glm3 merge`` does."""
+    from glm3.application.merge_adapter import MergeAdapterRequest, merge_adapter
+    from glm3.entrypoints.cli.loading import container
+    from glm3.entrypoints.cli.output import answer, note
+
+    note("\nmerging it into the model:")
+    services = container(settings)
+    request = MergeAdapterRequest(adapter=adapter, target=target, verify=True)
+    result = merge_adapter(request, services.sources(), services.checkpoint_stores())
+    answer(f"merged {result.tensors} tensors, {', '.join(result.notes)}")
 
 
 def _talk(session: ChatSession, questions: tuple[str, ...]) -> None:
