@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from glm3.domain.conversation import FinishReason
 from glm3.domain.errors import ContextLengthError, InvalidInputError
 from glm3.domain.generation import Generation, GenerationConfig, StopCheck, Token
+from glm3.domain.opening import Opening
 from glm3.domain.ports.model import FloatArray, LanguageModel
 from glm3.domain.sampling import Sampler
 
@@ -23,6 +24,7 @@ class DecodingRow:
         context: tokens that fit, prompt and answer together.
         row: its place in the batch, part of the random seed.
         stop_check: may end the row at an id that is no stop id.
+        openings: the answer begins with one of these sequences of ids; empty leaves it free.
         name: what errors call the prompt.
 
     Raises:
@@ -39,6 +41,7 @@ class DecodingRow:
         *,
         row: int = 0,
         stop_check: StopCheck | None = None,
+        openings: Sequence[Sequence[int]] = (),
         name: str = "prompt",
     ) -> None:
         self.prompt = _checked_ids(prompt, model.config.padded_vocab_size, name)
@@ -47,6 +50,7 @@ class DecodingRow:
         self._stop_ids = options.stop_ids
         self._stop_check = stop_check
         self._sampler = Sampler(options, producible_ids(model, options), self.prompt, row)
+        self._opening = Opening(openings)
         self._new_ids: list[int] = []
         self._logprobs: list[float] | None = [] if options.logprobs else None
 
@@ -57,7 +61,8 @@ class DecodingRow:
 
     def take(self, scores: FloatArray) -> Token:
         """Choose the next token by the model's scores ``(padded_vocab_size,)``; it may end the row."""
-        token, logprob = self._sampler.choose(scores)
+        token, logprob = self._sampler.choose(scores, self._opening.allowed())
+        self._opening.accept(token)
         self._new_ids.append(token)
         if self._logprobs is not None and logprob is not None:
             self._logprobs.append(logprob)

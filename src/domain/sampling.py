@@ -40,16 +40,20 @@ class Sampler:
         if options.do_sample:
             self._generator = np.random.default_rng(None if options.seed is None else [options.seed, row])
 
-    def choose(self, scores: FloatArray) -> tuple[int, float | None]:
+    def choose(self, scores: FloatArray, allowed: Sequence[int] | None = None) -> tuple[int, float | None]:
         """Return the next id, and its log-probability where the options ask for it.
 
         Args:
             scores: what the model gave for this row, ``(padded_vocab_size,)``.
+            allowed: the only ids that may be chosen; None allows all.
 
         Raises:
             NonFiniteLogitsError: a score within the vocabulary is NaN or infinite.
         """
         processed = self._process(scores)
+        if allowed is not None:
+            everything, processed = processed, np.full_like(processed, -inf)
+            processed[allowed] = everything[allowed]
         if self._generator is None:
             token = int(processed.argmax())
         else:

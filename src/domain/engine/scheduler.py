@@ -1,0 +1,211 @@
+"""Continuous batching: which rows the next call of the model extends, and by what.
+
+Requests join and leave between two calls. Each call holds one token of every answer that runs and, as far
+as the chunk budget goes, an equal share for every prompt that is being computed, so neither a long prompt
+nor a short one waits for the other. What a request is answered depends on its own row alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from glm3.domain.engine.chunk_budget import ChunkBudget
+from glm3.domain.engine.fair_queue import FairQueue
+from glm3.domain.engine.job import Job
+from glm3.domain.engine.kv_rows import MIN_SHARED, KVRows, common_prefix
+from glm3.domain.engine.limits import EngineLimits
+from glm3.domain.engine.request import Cancelled, Failed, Started
+from glm3.domain.errors import Glm3Error, TimeLimitError
+from glm3.domain.ports.engine_observer import EngineObserver, EngineStats
+from glm3.domain.ports.model import FloatArray, KVCache
+
+__all__ = ["Scheduler", "Step"]
+
+
+@frozen(eq=False)
+class Step:
+    """One call of the model: ``tokens[i]`` extend the row of ``jobs[i]``."""
+
+    jobs: Sequence[Job]
+    rows: Sequence[int]
+    tokens: Sequence[Sequence[int]]
+    prompt_tokens: int
+
+
+class Scheduler:
+    """Decide what to compute, and hand out what comes of it.
+
+    :meth:`enqueue` and :meth:`plan` change the queue, so threads must not call them at the same time; all
+    else belongs to the thread that steps the model. Times are on one clock, in seconds.
+
+    Args:
+        cache: an empty one with a row for every slot.
+        limits: the budget.
+        observer: told what happens.
+    """
+
+    def __init__(self, cache: KVCache, limits: EngineLimits, observer: EngineObserver) -> None:
+        self._limits = limits
+        self._observer = observer
+        self._kv = KVRows(cache)
+        self._queue: FairQueue[Job] = FairQueue(limits.queue, limits.queue_per_client)
+        self._budget = ChunkBudget(limits.prefill_chunk, limits.step_seconds)
+        self._admitted: list[Job] = []  # oldest first
+
+    @property
+    def cache(self) -> KVCache:
+        return self._kv.cache
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self._admitted and not len(self._queue)
+
+    def stats(self) -> EngineStats:
+        """Return what is held at this moment; any thread may ask."""
+        cache = self._kv.cache
+        return EngineStats(
+            running=len(self._admitted),
+            waiting=len(self._queue),
+            slots=cache.rows,
+            kv_tokens=self._kv.tokens,
+            kv_capacity=cache.rows * cache.capacity,
+        )
+
+    def enqueue(self, job: Job) -> None:
+        """Let a job wait for its turn.
+
+        Raises:
+            OverloadedError: the queue is full.
+        """
+        self._queue.push(job.client, job, free=self._limits.slots - len(self._admitted))
+
+    def plan(self, now: float) -> Step | None:
+        """Let jobs go and come, and return what to compute; None when there is nothing."""
+        self._dismiss(now)
+        self._admit()
+        for job in self._admitted:
+            if not job.started and not self._waits_for_leader(job):
+                self._start(job, now)
+        return self._next_step()
+
+    def take(self, step: Step, scores: FloatArray, now: float, seconds: float) -> None:
+        """Hand out what the model gave for ``step``: ``(len(step.jobs), padded_vocab_size)``."""
+        if step.prompt_tokens:
+            self._budget.observe(step.prompt_tokens, seconds)
+        produced = 0
+        for job, row, tokens, row_scores in zip(step.jobs, step.rows, step.tokens, scores, strict=True):
+            self._kv.append(row, tokens)
+            if self._kv.length(row) < len(job.prompt):
+                continue
+            try:
+                token = job.take(row_scores)
+            except Glm3Error as error:
+                self._fail(job, error, now)
+                continue
+            produced += 1
+            if job.new_tokens == 1:
+                self._observer.first_token(now - job.submitted)
+            if token.finish_reason is not None:
+                self._end(job, token.finish_reason.value, now)
+            job.tell(token)
+        self._observer.stepped(len(step.jobs), step.prompt_tokens, produced, seconds)
+
+    def fail(self, step: Step, error: Glm3Error, now: float) -> None:
+        """End the jobs of a step that the model did not survive; all others go on."""
+        for job in step.jobs:
+            if job in self._admitted:  # others ended in this very step
+                self._fail(job, error, now)
+
+    def fail_all(self, error: Glm3Error, now: float) -> None:
+        """End every job, waiting ones included."""
+        for job in list(self._admitted):
+            self._fail(job, error, now)
+        for job in self._queue.remove(lambda _: True):
+            self._fail(job, error, now)
+
+    def _dismiss(self, now: float) -> None:
+        gone = self._queue.remove(lambda job: _is_over(job, now))
+        for job in gone + [job for job in self._admitted if _is_over(job, now)]:
+            if job.cancelled:
+                self._end(job, "cancelled", now)
+                job.tell(Cancelled())
+            else:
+                self._fail(job, _too_late(job), now, trusted=True)
+
+    def _admit(self) -> None:
+        served = Counter(job.client for job in self._admitted)
+        while len(self._admitted) < self._limits.slots and len(self._queue):
+            job = self._queue.pop(served)
+            served[job.client] += 1
+            self._follow(job)
+            self._admitted.append(job)
+
+    def _follow(self, job: Job) -> None:
+        """Let a job wait for another that computes the same beginning, where that is worth it."""
+        held = self._kv.best_prefix(job.prompt)
+        for other in self._admitted:
+            if other.answers:
+                continue
+            shared = min(common_prefix(other.prompt, job.prompt), len(job.prompt) - 1)
+            if shared >= max(held, job.shared) + MIN_SHARED:
+                job.leader, job.shared = other, shared
+
+    def _waits_for_leader(self, job: Job) -> bool:
+        leader = job.leader
+        if leader is None or leader not in self._admitted:
+            return False
+        return not leader.started or self._kv.length(leader.row) < job.shared
+
+    def _start(self, job: Job, now: float) -> None:
+        job.leader = None
+        job.row, cached = self._kv.claim(job.prompt)
+        self._observer.started(len(job.prompt), cached, now - job.submitted)
+        job.tell(Started(cached))
+
+    def _next_step(self) -> Step | None:
+        jobs = [job for job in self._admitted if job.answers]
+        tokens: list[Sequence[int]] = [[job.decoding.last] for job in jobs]
+        prompts = [job for job in self._admitted if job.started and not job.answers]
+        budget = self._budget.tokens(answers_run=bool(jobs))
+        prompt_tokens = 0
+        for index, job in enumerate(prompts[:budget]):
+            start = self._kv.length(job.row)
+            share = max(1, (budget - prompt_tokens) // (len(prompts) - index))
+            chunk = job.decoding.prompt[start : start + share]
+            jobs.append(job)
+            tokens.append(chunk)
+            prompt_tokens += len(chunk)
+        if not jobs:
+            return None
+        return Step(jobs, [job.row for job in jobs], tokens, prompt_tokens)
+
+    def _fail(self, job: Job, error: Glm3Error, now: float, *, trusted: bool = False) -> None:
+        if job.started and not trusted:
+            self._kv.forget(job.row)
+        self._end(job, "failed", now)
+        job.tell(Failed(error))
+
+    def _end(self, job: Job, outcome: str, now: float) -> None:
+        if job in self._admitted:
+            self._admitted.remove(job)
+        if job.started:
+            self._kv.release(job.row)
+        self._observer.ended(outcome, job.new_tokens, now - job.submitted)
+
+
+def _is_over(job: Job, now: float) -> bool:
+    return job.cancelled or (job.deadline is not None and now >= job.deadline)
+
+
+def _too_late(job: Job) -> TimeLimitError:
+    where = "while it was computed" if job.started else "while it waited for its turn"
+    return TimeLimitError(
+        f"the request's time was over {where}",
+        expected=f"at most {job.request.time_limit:g} s",
+        found=f"{job.new_tokens} tokens",
+        hint="ask for fewer tokens, or try again when there is less to do",
+    )
