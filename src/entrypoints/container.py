@@ -22,6 +22,7 @@ from glm3.domain.errors import UsageError
 from glm3.domain.ports.backend import ModelBackend
 from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.ports.communicator import Communicator
+from glm3.domain.ports.device_network import DeviceNetwork
 from glm3.domain.ports.downloader import Downloader
 from glm3.domain.ports.host import Host
 from glm3.domain.ports.model_catalog import ModelCatalog
@@ -89,6 +90,9 @@ class Container(containers.DeclarativeContainer):
     )
     host: providers.Provider[Host] = providers.Factory(
         lazy("glm3.adapters.host.local:LocalHost"), config.cache_folder, config.download_folder
+    )
+    device_network: providers.Provider[DeviceNetwork] = providers.Factory(
+        lazy("glm3.adapters.hccl.device_network:HccnDeviceNetwork")
     )
     catalog: providers.Provider[ModelCatalog] = providers.Factory(
         lazy("glm3.adapters.hub.catalog:PublishedModels"),

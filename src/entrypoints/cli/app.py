@@ -22,6 +22,7 @@ from glm3.entrypoints.cli import (
     doctor,
     evaluate,
     finetune,
+    hccl,
     inspection,
     merge,
     plan,
@@ -77,6 +78,7 @@ app.command("inspect", cls=Command, epilog=inspection.EPILOG)(inspection.inspect
 app.command("doctor", cls=Command, epilog=doctor.EPILOG)(doctor.doctor)
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
+app.add_typer(hccl.app, name="hccl")
 
 # Global options are also accepted behind the command, where people tend to write them.
 _FLAGS = ("--debug", "--offline")

@@ -1,0 +1,1 @@
+"""Adapters for what comes with Ascend's collective communication."""
