@@ -7,7 +7,8 @@ from math import prod
 
 import numpy as np
 
-from glm3.domain.errors import CheckpointError, MultipleFaultsError
+from glm3.domain.errors import CheckpointError
+from glm3.domain.layout.faults import raise_faults
 
 __all__ = ["Box", "box_shape", "check_cover", "format_box", "intersection", "relative_to", "whole"]
 
@@ -67,10 +68,7 @@ def check_cover(shape: Sequence[int], boxes: Mapping[int, Box], name: str = "ten
         or any(not 0 <= s.start < s.stop <= n for s, n in zip(box, shape, strict=False))
     ]
     faults = faults or _overlaps(held, name) + _gaps(shape, [box for box, _ in held], name)
-    if len(faults) == 1:
-        raise faults[0]
-    if faults:
-        raise MultipleFaultsError(f"{name}: the slices do not make the tensor", faults)
+    raise_faults(f"{name}: the slices do not make the tensor", faults)
 
 
 def _overlaps(held: Sequence[tuple[Box, int]], name: str) -> list[CheckpointError]:

@@ -5,14 +5,15 @@ Parameters are called as in MindSpore's checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 from attrs import define, field, frozen
 
-from glm3.domain.errors import InvalidInputError, MultipleFaultsError
+from glm3.domain.errors import Glm3Error, InvalidInputError
 from glm3.domain.layout.boxes import Box, whole
-from glm3.domain.layout.tensor_layout import TensorLayout
+from glm3.domain.layout.faults import faults_of, raise_faults
+from glm3.domain.layout.tensor_layout import Shape, TensorLayout
 from glm3.domain.parameters import OPTIMIZER_PREFIXES
 
 __all__ = ["COMPLETE", "JobStrategy", "Strategy"]
@@ -22,17 +23,18 @@ __all__ = ["COMPLETE", "JobStrategy", "Strategy"]
 class Strategy:
     """The cut of one pipeline stage: the layouts of its parameters over its ``num_ranks`` ranks.
 
-    ``operators`` says how MindSpore cuts the inputs of each operator; it is kept for MindSpore's compiler and
-    not used here.
+    ``shapes`` are those of the complete tensors, where they are known. ``operators`` says how MindSpore cuts
+    the inputs of each operator; it is kept for MindSpore's compiler and not used here.
 
     Raises:
-        MultipleFaultsError: a layout is for another number of ranks.
+        InvalidInputError: a layout is for another number of ranks.
     """
 
     layouts: Mapping[str, TensorLayout]
     num_ranks: int = 1
     stage: int = 0
-    operators: Mapping[str, Sequence[Sequence[int]]] = field(factory=dict)
+    shapes: Mapping[str, Shape] = field(factory=dict)
+    operators: Mapping[str, tuple[Shape, ...]] = field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         faults = [
@@ -45,8 +47,7 @@ class Strategy:
             for name, layout in self.layouts.items()
             if layout.num_ranks != self.num_ranks
         ]
-        if faults:
-            raise MultipleFaultsError(f"stage {self.stage} has layouts for several numbers of ranks", faults)
+        raise_faults(f"stage {self.stage} has layouts for several numbers of ranks", faults)
 
     def layout(self, name: str) -> TensorLayout | None:
         """Return how a tensor is cut; an optimizer state without a layout is cut as its parameter."""
@@ -63,8 +64,7 @@ class JobStrategy:
     """The cut of a job: its stages in order, all of the same number of ranks; ranks count through the stages.
 
     Raises:
-        InvalidInputError: there is no stage; MultipleFaultsError: stages are missing, twice there or of
-            different sizes.
+        InvalidInputError: there is no stage, or stages are missing, twice there or of different sizes.
     """
 
     stages: tuple[Strategy, ...]
@@ -89,8 +89,7 @@ class JobStrategy:
             for stage in self.stages
             if stage.num_ranks != self.ranks_per_stage
         ]
-        if faults:
-            raise MultipleFaultsError("the stages do not make one job", faults)
+        raise_faults("the stages do not make one job", faults)
 
     @property
     def num_stages(self) -> int:
@@ -146,6 +145,27 @@ class JobStrategy:
         layout = self.stages[stage].layout(name)
         return whole(shape) if layout is None else layout.slices(shape, local)
 
+    def check(self, shapes: Mapping[str, Shape]) -> None:
+        """Make sure that the strategy is one of a network whose complete parameters have ``shapes``.
+
+        Parameters without a layout are no fault: they are whole on every rank.
+
+        Raises:
+            InvalidInputError: with every layout of another parameter, shape, or that does not fit.
+        """
+        faults: list[Glm3Error] = []
+        for stage in self.stages:
+            for name, layout in stage.layouts.items():
+                try:
+                    _check_parameter(name, layout, stage.shapes.get(name), shapes)
+                except InvalidInputError as error:
+                    faults += faults_of(error, name)
+        raise_faults("the strategy is not one of this network", faults)
+
+    def uncovered(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return the tensors that have no layout in any stage, and so count as whole on every rank."""
+        return tuple(name for name in names if all(stage.layout(name) is None for stage in self.stages))
+
     def slice_shape(self, name: str, shape: Sequence[int], rank: int) -> tuple[int, ...] | None:
         """Return the shape of the part of a tensor that a rank of the job holds, None where it holds none.
 
@@ -154,6 +174,18 @@ class JobStrategy:
         """
         part = self.slices(name, shape, rank)
         return None if part is None else tuple(side.stop - side.start for side in part)
+
+
+def _check_parameter(
+    name: str, layout: TensorLayout, stated: Shape | None, shapes: Mapping[str, Shape]
+) -> None:
+    plain = next((name.removeprefix(p) for p in OPTIMIZER_PREFIXES if name.startswith(p)), name)
+    shape = shapes.get(name, shapes.get(plain))
+    if shape is None:
+        raise InvalidInputError("the network has no such parameter")
+    if stated is not None and stated != shape:
+        raise InvalidInputError("the strategy is for another shape", expected=shape, found=stated)
+    layout.check(shape)
 
 
 COMPLETE = JobStrategy((Strategy({}),))

@@ -17,7 +17,8 @@ from math import prod
 
 from attrs import evolve, frozen
 
-from glm3.domain.errors import InvalidInputError, MultipleFaultsError
+from glm3.domain.errors import InvalidInputError
+from glm3.domain.layout.faults import raise_faults
 
 __all__ = ["UNCUT", "Shape", "TensorLayout"]
 
@@ -49,7 +50,7 @@ class TensorLayout:
     field: int = 0
 
     def __attrs_post_init__(self) -> None:
-        _raise_all("the layout contradicts itself", self._axis_faults() or self._shard_faults())
+        raise_faults("the layout contradicts itself", self._axis_faults() or self._shard_faults())
 
     @property
     def num_ranks(self) -> int:
@@ -147,7 +148,7 @@ class TensorLayout:
                     found=self.optimizer_shards,
                 )
             )
-        _raise_all(f"the layout does not fit a tensor of shape {tuple(shape)}", faults)
+        raise_faults(f"the layout does not fit a tensor of shape {tuple(shape)}", faults)
 
     def with_optimizer_shard(self, shape: Sequence[int]) -> TensorLayout:
         """Return the layout with its copies of a tensor of ``shape`` shared out by the optimizer shard.
@@ -285,11 +286,3 @@ def _cell(layout: TensorLayout, rank: int) -> tuple[int, ...]:
 def _holders(layout: TensorLayout) -> dict[tuple[int, ...], int]:
     """Return the lowest rank that holds each cell."""
     return {cell: rank for rank, cell in reversed(list(enumerate(_cells(layout))))}
-
-
-def _raise_all(summary: str, faults: Sequence[InvalidInputError]) -> None:
-    """Raise one fault as it is, several together."""
-    if len(faults) == 1:
-        raise faults[0]
-    if faults:
-        raise MultipleFaultsError(f"{summary} in {len(faults)} ways", faults)
