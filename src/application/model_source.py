@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from glm3.application.checkpoint_stores import CONFIG_NAME, config_beside, folder_of
+from glm3.application.run_model import located, merged_config, named_weights, vocabulary_of
 from glm3.domain.atomic_write import WEIGHT_SUFFIXES
 from glm3.domain.errors import ConfigError, MissingFileError, StorageError, UsageError
 from glm3.domain.model_config import ModelConfig
@@ -15,7 +16,6 @@ from glm3.domain.ports.downloader import Downloader
 from glm3.domain.ports.model_catalog import KnownModel, ModelCatalog, RemoteFile
 from glm3.domain.ports.run_config_reader import RunConfigReader
 from glm3.domain.run_config import RunConfig
-from glm3.domain.run_config.values import is_placeholder
 
 __all__ = ["TOKENIZER_NAME", "ModelSource", "ModelSources"]
 
@@ -41,7 +41,8 @@ class ModelSources:
     """Find models.
 
     A model is one of the catalog's names; a folder with ``config.json``, weights and ``tokenizer.model``
-    (Hugging Face's layout); a folder with one YAML and one ``.ckpt`` (MindFormers'); or a YAML file.
+    (Hugging Face's layout); a folder with one YAML and one ``.ckpt`` (MindFormers'); a file of weights with
+    either beside it; or a YAML file.
     """
 
     def __init__(self, catalog: ModelCatalog, downloader: Downloader, run_configs: RunConfigReader) -> None:
@@ -75,10 +76,17 @@ class ModelSources:
         if path.is_dir():
             return self._resolve_folder(path)
         if path.suffix in _YAML_SUFFIXES:
-            return self._resolve_yaml(path, with_weights, with_tokenizer, progress)
+            return self.resolve_run(
+                self._run_configs.read(path),
+                with_weights=with_weights,
+                with_tokenizer=with_tokenizer,
+                progress=progress,
+            )
+        if path.is_file() and path.suffix in WEIGHT_SUFFIXES:
+            return self._resolve_file(path, with_tokenizer)
         raise UsageError(
             "no such model",
-            expected=f"a folder, a .yaml file, or one of {', '.join(self._catalog.names())}",
+            expected=f"a folder, a file of weights, a .yaml, or one of {', '.join(self._catalog.names())}",
             found=str(name_or_path),
             hint="a model folder holds config.json, weights and tokenizer.model, or one .yaml and one .ckpt",
         )
@@ -116,82 +124,123 @@ class ModelSources:
             weights=fetched(known.weights, with_weights),
         )
 
-    def _resolve_folder(self, folder: Path, name: str | None = None) -> ModelSource:
-        files = _files(folder)
-        tokenizer = folder / TOKENIZER_NAME
-        found_tokenizer = tokenizer if tokenizer in files else None
-        if folder / CONFIG_NAME in files:
-            config = config_beside(folder)
-            assert config is not None  # noqa: S101  # the file is there, and reading it raises
-            return ModelSource(
-                name=name or folder.name, config=config, weights=folder, tokenizer=found_tokenizer
-            )
-        yamls = [path for path in files if path.suffix in _YAML_SUFFIXES]
-        weights = [path for path in files if path.suffix in WEIGHT_SUFFIXES]
-        if len(yamls) != 1 or len(weights) != 1:
-            raise MissingFileError(
-                "not a model folder",
-                path=folder,
-                expected=f"{CONFIG_NAME} and weights, or exactly one .yaml and one .ckpt",
-                found=", ".join(path.name for path in files[:20]) or "no files",
-            )
-        model = self._run_configs.read(yamls[0]).model
-        return ModelSource(
-            name=name or folder.name, config=model.model_config, weights=weights[0], tokenizer=found_tokenizer
-        )
+    def run_beside(self, weights: Path) -> RunConfig | None:
+        """Read the YAML that belongs to a file of weights: the one of its name, or the only one beside it.
 
-    def _resolve_yaml(
-        self, path: Path, with_weights: bool, with_tokenizer: bool, progress: ReportProgress | None
-    ) -> ModelSource:
-        """Follow what a run's file names; relative paths count from here, or else from the file.
-
-        Fields that the file leaves out are those of the model it names.
+        Raises:
+            ConfigError: it is not valid.
         """
-        run = self._run_configs.read(path)
-        config, weights = run.model.model_config, None
-        tokenizer = _vocabulary_of(run, path) if with_tokenizer else None
+        yamls = [path for path in _files(weights.parent) if path.suffix in _YAML_SUFFIXES]
+        named = [path for path in yamls if path.stem == weights.stem]
+        chosen = named or yamls
+        return self._run_configs.read(chosen[0]) if len(chosen) == 1 else None
+
+    def resolve_run(
+        self,
+        run: RunConfig,
+        *,
+        with_weights: bool = True,
+        with_tokenizer: bool = True,
+        progress: ReportProgress | None = None,
+    ) -> ModelSource:
+        """Return the parts of the model that a run's file means; relative paths count from here, or from it.
+
+        Weights are ``load_checkpoint``, or else ``model_config.checkpoint_name_or_path``. The file decides
+        lengths and generation, but the context is no longer than the weights' own, and the shape is theirs,
+        where they bring a configuration. What the file leaves out is the model's that it names.
+
+        Raises:
+            ConfigError: there are no such weights, or no such tokenizer.
+            MissingFileError: a folder lacks a part.
+            DownloadError: a file of a known model is missing and cannot be fetched.
+        """
+        file, key, named = run.origin_of("").path, *named_weights(run)
+        tokenizer = vocabulary_of(run, file) if with_tokenizer else None
         wants_tokenizer = with_tokenizer and tokenizer is None
-        key = "load_checkpoint" if run.load_checkpoint else "model.model_config.checkpoint_name_or_path"
-        named = run.load_checkpoint or config.checkpoint_name_or_path
         known = self._catalog.find(named or run.trainer.model_name or "")
-        if known is not None:
+        found = located(named, file) if named else None
+        if known is not None and not (found is not None and found.is_dir()):
             source = self._resolve_known(known, with_weights and bool(named), wants_tokenizer, progress)
-            weights, tokenizer = source.weights if named else None, tokenizer or source.tokenizer
-            config = run.model.onto(source.config)
-        elif named and (found := _located(named, path)) is not None:
-            weights, own = found, config_beside(found)
-            config = config if own is None else run.model.onto(own)
-            beside = folder_of(found) / TOKENIZER_NAME
-            tokenizer = beside if wants_tokenizer and beside.is_file() else tokenizer
+            own: ModelConfig | None = source.config
+        elif found is not None:
+            own = self._own_config(found, file)
+            source = self._resolve_place(found, own or run.model.model_config)
         elif named and with_weights:
             raise ConfigError(
                 "no such checkpoint",
-                path=path,
+                path=file,
                 line=run.origin_of(key).line,
                 field=key,
                 expected=f"a file, a folder, or one of {', '.join(self._catalog.names())}",
                 found=named,
             )
+        else:
+            own, source = None, ModelSource(name="", config=ModelConfig(), weights=None, tokenizer=None)
         return ModelSource(
-            name=path.stem, config=config, weights=weights if with_weights else None, tokenizer=tokenizer
+            name=source.name or (file.stem if file else "run"),
+            config=run.model.model_config if own is None else merged_config(run, own),
+            weights=source.weights if with_weights and named else None,
+            tokenizer=tokenizer or (source.tokenizer if wants_tokenizer else None),
         )
 
+    def _own_config(self, place: Path, asking: Path | None) -> ModelConfig | None:
+        """Return the configuration that weights bring; the file that asks for them is none."""
+        if place.suffix in _YAML_SUFFIXES:
+            return self.config(place)
+        own = config_beside(place)
+        if own is not None:
+            return own
+        weights = [place] if place.is_file() else _weights_in(place)
+        beside = self.run_beside(weights[0]) if len(weights) == 1 else None
+        if beside is None or (asking is not None and beside.origin_of("").path == asking):
+            return None
+        return beside.model.model_config
 
-def _vocabulary_of(run: RunConfig, path: Path) -> Path | None:
-    """Return the tokenizer that a run's file names; a fill-me-in path names none."""
-    key = "processor.tokenizer.vocab_file"
-    named = run.processor.tokenizer.vocab_file
-    if named is None or is_placeholder(named):
-        return None
-    found = _located(named, path)
-    if found is None:
-        line = run.origin_of(key).line
-        raise ConfigError("no such file", path=path, line=line, field=key, found=named)
-    return found
+    def _resolve_place(self, place: Path, config: ModelConfig) -> ModelSource:
+        """Return the parts at a place of weights whose configuration is known."""
+        if place.suffix in _YAML_SUFFIXES:
+            return self.resolve(place)
+        beside = folder_of(place) / TOKENIZER_NAME
+        weights = _weights_in(place) if place.is_dir() else [place]
+        whole = place.is_dir() and ((place / CONFIG_NAME).is_file() or len(weights) != 1)
+        return ModelSource(
+            name=place.stem,
+            config=config,
+            weights=place if whole else weights[0],
+            tokenizer=beside if beside.is_file() else None,
+        )
 
+    def _resolve_folder(self, folder: Path, name: str | None = None) -> ModelSource:
+        files = _files(folder)
+        config = config_beside(folder)
+        if config is None:
+            yamls = [path for path in files if path.suffix in _YAML_SUFFIXES]
+            if len(yamls) != 1 or len(_weights_in(folder)) != 1:
+                raise MissingFileError(
+                    "not a model folder",
+                    path=folder,
+                    expected=f"{CONFIG_NAME} and weights, or exactly one .yaml and one .ckpt",
+                    found=", ".join(path.name for path in files[:20]) or "no files",
+                )
+            config = self._run_configs.read(yamls[0]).model.model_config
+        return evolve(self._resolve_place(folder, config), name=name or folder.name)
 
-def _located(named: str, beside: Path) -> Path | None:
-    return next((path for path in (Path(named), beside.parent / named) if path.exists()), None)
+    def _resolve_file(self, weights: Path, with_tokenizer: bool) -> ModelSource:
+        """Return the parts of a model by its weights: what else there is lies beside them."""
+        config, run = config_beside(weights), None
+        if config is None:
+            run = self.run_beside(weights)
+            if run is None:
+                raise MissingFileError(
+                    "the network of these weights is not known",
+                    path=weights,
+                    expected=f"{CONFIG_NAME} or {weights.stem}.yaml beside them",
+                )
+            config = run.model.model_config
+        source = self._resolve_place(weights, config)
+        if with_tokenizer and run is not None and source.tokenizer is None:
+            source = evolve(source, tokenizer=vocabulary_of(run, run.origin_of("").path))
+        return source
 
 
 def _files(folder: Path) -> list[Path]:
@@ -201,3 +250,7 @@ def _files(folder: Path) -> list[Path]:
         raise MissingFileError("no such model folder", path=folder) from None
     except OSError as error:
         raise StorageError(f"cannot be read: {error.strerror or error}", path=folder) from error
+
+
+def _weights_in(folder: Path) -> list[Path]:
+    return [path for path in _files(folder) if path.suffix in WEIGHT_SUFFIXES]

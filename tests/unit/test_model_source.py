@@ -186,6 +186,43 @@ def test_paths_in_a_yaml_count_from_it_too(world: World) -> None:
     assert source.config.num_layers == 2
 
 
+def test_a_file_of_weights_is_a_model_with_the_yaml_beside_it(world: World) -> None:
+    path = world.yaml(
+        model={"model_config": {"num_layers": 2}}, processor={"tokenizer": {"vocab_file": "t.model"}}
+    )
+    weights, vocabulary = path.with_name("w.ckpt"), path.with_name("t.model")
+    weights.touch()
+    vocabulary.touch()
+    source = world.sources.resolve(weights)
+    assert (source.weights, source.tokenizer, source.config.num_layers) == (weights, vocabulary, 2)
+
+
+def test_of_several_yamls_the_one_of_the_weights_name_counts(world: World) -> None:
+    path = world.yaml(model={"model_config": {"num_layers": 2}})
+    write_model_yaml(path.with_name("w.yaml"), SMALL.evolve(num_layers=3))
+    for name in ("w.ckpt", "other.ckpt"):
+        path.with_name(name).touch()
+    assert world.sources.config(path.with_name("w.ckpt")).num_layers == 3
+    with pytest.raises(MissingFileError, match=r"expected config\.json or other\.yaml"):
+        world.sources.resolve(path.with_name("other.ckpt"))
+
+
+def test_config_json_beside_a_file_wins_over_a_yaml(world: World) -> None:
+    folder = world.hugging_face_folder(world.folder / "hf")
+    (folder / "w.ckpt").touch()
+    write_model_yaml(folder / "w.yaml", SMALL.evolve(num_layers=3))
+    source = world.sources.resolve(folder / "w.ckpt")
+    assert (source.config.num_layers, source.tokenizer) == (2, folder / "tokenizer.model")
+
+
+def test_a_yaml_s_own_weights_beside_it_do_not_bring_it_back(world: World) -> None:
+    """What replaces its keys counts, also where the file is the only one beside the weights."""
+    path = world.yaml(load_checkpoint="w.ckpt", model={"model_config": {"num_layers": 2}})
+    path.with_name("w.ckpt").touch()
+    run = YamlRunConfigReader().read(path, ["model.model_config.num_layers=5"])
+    assert world.sources.resolve_run(run).config.num_layers == 5
+
+
 def test_load_checkpoint_wins_in_a_yaml(world: World) -> None:
     path = world.yaml(
         load_checkpoint="w.ckpt", model={"model_config": {"checkpoint_name_or_path": "glm3_6b"}}

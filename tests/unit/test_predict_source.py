@@ -12,7 +12,7 @@ from glm3.adapters.hub.http_downloader import HttpDownloader
 from glm3.adapters.yaml.run_config_reader import YamlRunConfigReader
 from glm3.application.model_source import ModelSource, ModelSources
 from glm3.application.predict_source import predict_source
-from glm3.domain.errors import ConfigError, DownloadError, MissingFileError, UsageError
+from glm3.domain.errors import ConfigError, DownloadError
 from support.cli import REPOSITORY
 
 PREDICT = REPOSITORY / "configs/glm3/predict_glm3_6b.yaml"
@@ -61,6 +61,14 @@ def test_a_single_file_uses_what_lies_beside_it(folder: Path) -> None:
     assert (source.config.num_layers, source.tokenizer) == (2, folder / "tokenizer.model")
 
 
+def test_a_single_file_has_the_shape_of_the_yaml_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    path.touch()
+    (tmp_path / "x.yaml").write_text(json.dumps({"model": {"model_config": SHAPE}}))
+    source = found(f"load_checkpoint={path}", "model.model_config.num_layers=7")
+    assert (source.weights, source.config.num_layers, source.config.top_k) == (path, 2, 1)
+
+
 def test_load_checkpoint_wins_over_the_models_own_name(folder: Path) -> None:
     """The published program ignored it when predicting."""
     assert (
@@ -77,9 +85,9 @@ def test_the_files_tokenizer_wins_unless_it_is_a_fill_me_in_path(folder: Path, t
 
 
 def test_nothing_is_guessed(tmp_path: Path) -> None:
-    with pytest.raises(MissingFileError, match=r"absent\.model"):
+    with pytest.raises(ConfigError, match=r"absent\.model"):
         found(f"load_checkpoint={tmp_path}", "processor.tokenizer.vocab_file=absent.model")
-    with pytest.raises(UsageError, match="no such model"):
+    with pytest.raises(ConfigError, match="no such checkpoint"):
         found("load_checkpoint=absent")
     with pytest.raises(ConfigError, match="no weights are named"):
         found("model.model_config.checkpoint_name_or_path=None")
