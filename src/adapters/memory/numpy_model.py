@@ -15,11 +15,19 @@ from glm3.adapters.memory.numpy_trainer import NumpyTrainer
 from glm3.domain.errors import InvalidInputError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.model_inputs import check_capacity, check_extension, check_forward, check_row_length
-from glm3.domain.parameter_check import require_fit
+from glm3.domain.parameter_check import require_fit, require_shapes
 from glm3.domain.parameters import EMBEDDING, FINAL_NORM, OUTPUT_LAYER, layer_prefix, parameter_shapes
 from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.model import KVCache
+from glm3.domain.tensors import Array
 from glm3.domain.training.options import TrainOptions
+from glm3.domain.training.prefix import (
+    PREFIX_EMBEDDING,
+    PREFIX_PROJECTION,
+    PrefixConfig,
+    initial_prefix,
+    is_prefix_parameter,
+)
 
 __all__ = ["NumpyCache", "NumpyModel"]
 
@@ -69,6 +77,7 @@ class NumpyModel:
         self._parameters = {
             name: np.asarray(parameters[name], np.float32) for name in parameter_shapes(config)
         }
+        self._prefix: dict[str, FloatArray] = {}
 
     @classmethod
     def random(cls, config: ModelConfig, seed: int, scale: float = 0.02) -> NumpyModel:
@@ -89,11 +98,35 @@ class NumpyModel:
 
     def replace(self, parameters: Mapping[str, FloatArray]) -> None:
         """Compute with other arrays of the same names and shapes from now on."""
-        self._parameters.update(parameters)
+        for name, array in parameters.items():
+            (self._prefix if is_prefix_parameter(name) else self._parameters)[name] = array
 
     def trainer(self, options: TrainOptions, communicator: Communicator) -> NumpyTrainer:
-        """See :class:`glm3.domain.ports.training.SupportsTraining`; only the output layer learns."""
+        """See :class:`glm3.domain.ports.training.SupportsTraining`; the output layer or a prefix learns."""
         return NumpyTrainer(self, options, communicator)
+
+    def add_prefix(self, config: PrefixConfig, seed: int = 0) -> None:
+        """See :class:`glm3.domain.ports.training.SupportsPrefix`; there is no dropout."""
+        if self._prefix:
+            raise InvalidInputError("the model is adapted already", hint="load it anew")
+        self._prefix = initial_prefix(self.config, config, seed)
+
+    def adapter_parameters(self) -> dict[str, Array]:
+        return {name: np.array(array) for name, array in self._prefix.items()}
+
+    def set_adapter_parameters(self, parameters: Mapping[str, Array]) -> None:
+        if not self._prefix:
+            raise InvalidInputError("the model has no adapter", hint="add one first")
+        require_shapes(
+            {name: array.shape for name, array in parameters.items()},
+            {name: array.shape for name, array in self._prefix.items()},
+        )
+        self._prefix = {name: np.array(parameters[name], np.float32) for name in self._prefix}
+
+    @property
+    def output_weight(self) -> FloatArray:
+        """The matrix ``(padded_vocab_size, hidden)`` that makes scores of :meth:`normed_states`."""
+        return self._parameters[OUTPUT_LAYER]
 
     def normed_states(self, input_ids: IntArray) -> FloatArray:
         """Return what the output layer reads, ``(batch, seq, hidden)``."""
@@ -161,10 +194,13 @@ class NumpyModel:
         c = self.config
         x = self._parameters[EMBEDDING][ids]
         states = [x]
+        learned = self._learned_prefix()
         for layer in range(c.num_layers):
             prefix = layer_prefix(layer)
             normed = self._rms_norm(x, prefix + "input_layernorm.weight")
-            attended = self._attention(normed, prefix + "self_attention.", positions, cache, layer, row)
+            attended = self._attention(
+                normed, prefix + "self_attention.", positions, cache, layer, row, learned[:, layer]
+            )
             x = (normed if c.apply_residual_connection_post_layernorm else x) + attended
             normed = self._rms_norm(x, prefix + "post_attention_layernorm.weight")
             residual = normed if c.apply_residual_connection_post_layernorm else x
@@ -173,7 +209,14 @@ class NumpyModel:
         return states
 
     def _attention(
-        self, x: FloatArray, prefix: str, positions: IntArray, cache: NumpyCache, layer: int, row: int
+        self,
+        x: FloatArray,
+        prefix: str,
+        positions: IntArray,
+        cache: NumpyCache,
+        layer: int,
+        row: int,
+        learned: FloatArray,
     ) -> FloatArray:
         c = self.config
         seq, start = len(x), cache.lengths[row]
@@ -187,15 +230,24 @@ class NumpyModel:
         cache.keys[layer, row, start:end] = self._rotary(key, positions)
         cache.values[layer, row, start:end] = value
         group = c.num_attention_heads // c.num_kv_heads  # consecutive query heads share a key head
-        keys = cache.keys[layer, row, :end].repeat(group, axis=1)
-        values = cache.values[layer, row, :end].repeat(group, axis=1)
+        keys = np.concatenate([learned[:, 0], cache.keys[layer, row, :end]]).repeat(group, axis=1)
+        values = np.concatenate([learned[:, 1], cache.values[layer, row, :end]]).repeat(group, axis=1)
         scores = np.einsum("qhd,khd->hqk", self._rotary(query, positions), keys) / np.sqrt(c.kv_channels)
-        future = np.arange(end) > np.arange(start, end)[:, None]
+        future = np.arange(-len(learned), end) > np.arange(start, end)[:, None]
         scores = np.where(future, -np.inf, scores)
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         weights /= weights.sum(axis=-1, keepdims=True)
         attended = np.einsum("hqk,khd->qhd", weights.astype(np.float32), values)
         return self._linear(attended.reshape(seq, -1), prefix + "dense")
+
+    def _learned_prefix(self) -> FloatArray:
+        """Return ``(length, num_layers, 2, num_kv_heads, kv_channels)``: keys, then values."""
+        c = self.config
+        x = self._prefix.get(PREFIX_EMBEDDING, np.zeros((0, 1), np.float32))
+        if PREFIX_PROJECTION[0] in self._prefix:
+            inner, inner_bias, outer, outer_bias = (self._prefix[name] for name in PREFIX_PROJECTION)
+            x = np.tanh(x @ inner.T + inner_bias) @ outer.T + outer_bias
+        return x.reshape(len(x), c.num_layers, 2, c.num_kv_heads, c.kv_channels)
 
     def _rotary(self, x: FloatArray, positions: IntArray) -> FloatArray:
         """Rotate the channel pairs (0, 1), (2, 3), … in the first half of each head ``(seq, heads, dim)``."""

@@ -1,7 +1,7 @@
-"""The trainer port in plain numpy: only the output layer learns, by its exact gradient.
+"""The trainer port in plain numpy: only the output layer learns, by its exact gradient, or else a prefix.
 
 Enough for a loss that falls, for checkpoints of every parameter and for a run that resumes bit for bit,
-without a runtime.
+without a runtime. A prefix learns by central differences, two passes for each of its numbers: keep it small.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.training import MicroBatch, StepReport
 from glm3.domain.tensors import Array
 from glm3.domain.training.loss_scale import DynamicLossScale
-from glm3.domain.training.options import TrainOptions
+from glm3.domain.training.options import TrainOptions, decays
 
 if TYPE_CHECKING:
     from glm3.adapters.memory.numpy_model import NumpyModel
@@ -28,13 +28,20 @@ __all__ = ["NumpyTrainer"]
 
 FloatArray = NDArray[np.float32]
 
+_NUDGE = np.float32(1e-2)  # float32 losses are too coarse for less, the third derivative too large for more
+
 
 class NumpyTrainer:
-    """Update the output layer of ``model``; every parameter has moments, those of the others stay zero."""
+    """Update the output layer of ``model``, or its prefix if it has one.
+
+    Without a prefix every parameter has moments, and those of all but the output layer stay zero.
+    """
 
     def __init__(self, model: NumpyModel, options: TrainOptions, communicator: Communicator) -> None:
         self._model, self._options, self._communicator = model, options, communicator
-        self._weights = model.parameters()
+        prefix = model.adapter_parameters()
+        self._learned = list(prefix) or [OUTPUT_LAYER]
+        self._weights: dict[str, FloatArray] = prefix or model.parameters()
         for name, array in self._weights.items():
             self._weights[name] = np.array(array)
         model.replace(self._weights)
@@ -55,14 +62,17 @@ class NumpyTrainer:
             raise InvalidInputError("nothing to learn", field="targets", expected="a target beside -100")
         parts = [self._gradient(batch) for batch in micro_batches]
         loss = float(self._sum(np.array(sum(part[0] for part in parts)))) / supervised
-        gradient = self._sum(np.sum([part[1] for part in parts], axis=0)) / supervised
-        norm = float(np.linalg.norm(gradient))
+        gradients = [
+            self._sum(np.sum([part[1][i] for part in parts], axis=0)) / supervised
+            for i in range(len(self._learned))
+        ]
+        norm = float(np.linalg.norm([np.linalg.norm(gradient) for gradient in gradients]))
         overflow = not np.isfinite(norm)
         scale = self._scale.value
         if self._options.loss_scale is not None:
             self._scale = self._scale.after(overflow=overflow)
         if not overflow:
-            self._update(gradient, norm, learning_rate)
+            self._update(gradients, norm, learning_rate)
         return StepReport(loss, norm, learning_rate, overflow, scale, supervised)
 
     def parameters(self) -> Mapping[str, Array]:
@@ -93,12 +103,30 @@ class NumpyTrainer:
             good_steps=int(state["good_steps"]),
         )
 
-    def _gradient(self, batch: MicroBatch) -> tuple[float, FloatArray]:
+    def _gradient(self, batch: MicroBatch) -> tuple[float, list[FloatArray]]:
+        """Return the summed loss of a micro-batch and its gradient by each array that learns."""
+        loss, gradient = self._loss(batch)
+        if self._learned == [OUTPUT_LAYER]:
+            return loss, [gradient]
+        return loss, [self._differences(batch, self._weights[name]) for name in self._learned]
+
+    def _differences(self, batch: MicroBatch, weights: FloatArray) -> FloatArray:
+        found = np.zeros_like(weights)
+        for place in np.ndindex(*weights.shape):
+            kept = weights[place]
+            weights[place] = kept + _NUDGE
+            above = self._loss(batch)[0]
+            weights[place] = kept - _NUDGE
+            found[place] = (above - self._loss(batch)[0]) / (2 * _NUDGE)
+            weights[place] = kept
+        return found
+
+    def _loss(self, batch: MicroBatch) -> tuple[float, FloatArray]:
         """Return the summed loss of a micro-batch and its gradient by the output layer."""
         hidden = self._model.normed_states(batch.input_ids.astype(np.int64))
         learned = batch.targets != -100
         states, targets = hidden[learned], batch.targets[learned]
-        scores = states @ self._weights[OUTPUT_LAYER].T
+        scores = states @ self._model.output_weight.T
         scores -= scores.max(axis=-1, keepdims=True)
         chances = np.exp(scores)
         chances /= chances.sum(axis=-1, keepdims=True)
@@ -109,20 +137,25 @@ class NumpyTrainer:
         chances[rows, targets] -= 1
         return loss, chances.T @ states
 
-    def _update(self, gradient: FloatArray, norm: float, learning_rate: float) -> None:
+    def _update(self, gradients: Sequence[FloatArray], norm: float, learning_rate: float) -> None:
         options = self._options
+        factor = np.float32(1.0)
         if options.max_grad_norm is not None:
-            gradient = gradient * np.float32(min(1.0, options.max_grad_norm / (norm + 1e-6)))
+            factor = np.float32(min(1.0, options.max_grad_norm / (norm + 1e-6)))
         self._updates += 1
-        mean, square = (self._moments[f"{kind}.{OUTPUT_LAYER}"] for kind in ("adam_m", "adam_v"))
-        mean += np.float32(1 - options.beta1) * (gradient - mean)
-        square += np.float32(1 - options.beta2) * (gradient * gradient - square)
         first = second = 1.0
         if options.optimizer.bias_correction:
             first, second = 1 - options.beta1**self._updates, 1 - options.beta2**self._updates
-        weight = self._weights[OUTPUT_LAYER]
-        change = (mean / np.float32(first)) / (np.sqrt(square / np.float32(second)) + np.float32(options.eps))
-        weight -= np.float32(learning_rate) * (change + np.float32(options.weight_decay) * weight)
+        for name, gradient in zip(self._learned, gradients, strict=True):
+            mean, square = (self._moments[f"{kind}.{name}"] for kind in ("adam_m", "adam_v"))
+            clipped = gradient * factor
+            mean += np.float32(1 - options.beta1) * (clipped - mean)
+            square += np.float32(1 - options.beta2) * (clipped * clipped - square)
+            root = np.sqrt(square / np.float32(second))
+            change = (mean / np.float32(first)) / (root + np.float32(options.eps))
+            weight = self._weights[name]
+            decay = options.weight_decay if decays(name, weight.shape) else 0.0
+            weight -= np.float32(learning_rate) * (change + np.float32(decay) * weight)
 
     def _sum(self, array: Array) -> Array:
         return self._communicator.all_reduce(array)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from glm3.adapters.mindspore.kernels.base import Extension, HeadLayout, Tensor
 from glm3.adapters.mindspore.network import ChatGLMNetwork
 from glm3.adapters.mindspore.training.lora import Adapter
+from glm3.adapters.mindspore.training.prefix import PrefixTuning
 from glm3.adapters.mindspore.training.trainer import MindSporeTrainer
 from glm3.domain.errors import InvalidInputError
 from glm3.domain.model_config import ModelConfig
@@ -22,6 +23,7 @@ from glm3.domain.ports.model import KVCache
 from glm3.domain.tensors import Array
 from glm3.domain.training.lora import LoRAConfig
 from glm3.domain.training.options import TrainOptions
+from glm3.domain.training.prefix import PrefixConfig
 
 __all__ = ["MindSporeCache", "MindSporeModel"]
 
@@ -31,23 +33,32 @@ IntArray = NDArray[np.int64]
 
 @frozen(eq=False)
 class MindSporeCache:
-    """Per layer keys and values ``(rows, capacity, num_kv_heads, kv_channels)``, written in place."""
+    """Per layer keys and values ``(rows, prefix + capacity, num_kv_heads, kv_channels)``, written in place.
+
+    The first ``prefix`` places of every row are those of a learned prefix and count as no token's.
+    """
 
     layers: Sequence[tuple[Tensor, Tensor]]
     capacity: int
     lengths: list[int]
+    prefix: int = 0
 
     @classmethod
-    def allocate(cls, config: ModelConfig, rows: int, capacity: int) -> MindSporeCache:
+    def allocate(
+        cls, config: ModelConfig, rows: int, capacity: int, prefix: PrefixTuning | None = None
+    ) -> MindSporeCache:
         layout = HeadLayout.of(config)
-        shape = (rows, capacity, layout.num_kv_heads, layout.head_dim)
+        length = 0 if prefix is None else prefix.length
+        shape = (rows, length + capacity, layout.num_kv_heads, layout.head_dim)
 
         def zeros() -> Tensor:
             # Zero pages of the system: memory is taken as positions are written, not up front.
             return ms.Tensor.from_numpy(np.zeros(shape, np.float32))
 
         layers = [(zeros(), zeros()) for _ in range(config.num_layers)]
-        return cls(layers, capacity, [0] * rows)
+        if prefix is not None:
+            prefix.write(layers)
+        return cls(layers, capacity, [0] * rows, length)
 
     @property
     def rows(self) -> int:
@@ -61,12 +72,12 @@ class MindSporeCache:
         self.lengths[row] = length
 
     def copy_row(self, source: int, target: int) -> None:
-        length = self.lengths[source]
-        if source != target and length:
+        held = slice(self.prefix, self.prefix + self.lengths[source])
+        if source != target and self.lengths[source]:
             for keys, values in self.layers:
-                keys[target, :length] = keys[source, :length]
-                values[target, :length] = values[source, :length]
-        self.lengths[target] = length
+                keys[target, held] = keys[source, held]
+                values[target, held] = values[source, held]
+        self.lengths[target] = self.lengths[source]
 
 
 class MindSporeModel:
@@ -75,7 +86,7 @@ class MindSporeModel:
     def __init__(self, network: ChatGLMNetwork) -> None:
         self.network = network
         network.set_train(False)
-        self._adapter: Adapter | None = None
+        self._adapter: Adapter | PrefixTuning | None = None
 
     @property
     def config(self) -> ModelConfig:
@@ -83,7 +94,7 @@ class MindSporeModel:
 
     def new_cache(self, rows: int, capacity: int) -> MindSporeCache:
         check_capacity(self.config, rows, capacity)
-        return MindSporeCache.allocate(self.config, rows, capacity)
+        return MindSporeCache.allocate(self.config, rows, capacity, self._prefix)
 
     def extend(self, cache: KVCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> FloatArray:
         if not isinstance(cache, MindSporeCache):
@@ -93,9 +104,13 @@ class MindSporeModel:
                 found=type(cache).__name__,
             )
         check_extension(self.config, cache, rows, tokens)
-        network = self.network
-        extension = Extension(rows, [cache.lengths[row] for row in rows], [len(ids) for ids in tokens])
-        plan = network.kernels.plan(extension, network.cos_table, network.sin_table)
+        network, prefix = self.network, self._prefix
+        if cache.prefix != (0 if prefix is None else prefix.length):
+            raise InvalidInputError("the cache is older than the model's prefix", hint="make a new one")
+        starts = [cache.prefix + cache.lengths[row] for row in rows]
+        extension = Extension(rows, starts, [len(ids) for ids in tokens])
+        tables = network if prefix is None else prefix
+        plan = network.kernels.plan(extension, tables.cos_table, tables.sin_table)
         packed = np.concatenate([np.asarray(ids, np.int32) for ids in tokens])
         hidden = network.extend(ms.Tensor.from_numpy(packed), cache.layers, plan)
         if len(packed) > len(rows):
@@ -146,9 +161,12 @@ class MindSporeModel:
         return MindSporeTrainer(self.network, options, communicator, key)
 
     def add_lora(self, config: LoRAConfig, seed: int = 0) -> None:
-        if self._adapter is not None:
-            raise InvalidInputError("the model is adapted already", hint="merge the adapter first")
+        self._require_no_adapter()
         self._adapter = Adapter(self.network, config, seed)
+
+    def add_prefix(self, config: PrefixConfig, seed: int = 0) -> None:
+        self._require_no_adapter()
+        self._adapter = PrefixTuning(self.network, config, seed)
 
     def adapter_parameters(self) -> dict[str, Array]:
         return {} if self._adapter is None else self._adapter.parameters()
@@ -157,10 +175,21 @@ class MindSporeModel:
         self._require_adapter().set_parameters(parameters)
 
     def merge_lora(self) -> None:
-        self._require_adapter().merge()
+        adapter = self._require_adapter()
+        if isinstance(adapter, PrefixTuning):
+            raise InvalidInputError("a prefix cannot be folded into weights")
+        adapter.merge()
         self._adapter = None
 
-    def _require_adapter(self) -> Adapter:
+    @property
+    def _prefix(self) -> PrefixTuning | None:
+        return self._adapter if isinstance(self._adapter, PrefixTuning) else None
+
+    def _require_no_adapter(self) -> None:
+        if self._adapter is not None:
+            raise InvalidInputError("the model is adapted already", hint="load it anew, or merge the adapter")
+
+    def _require_adapter(self) -> Adapter | PrefixTuning:
         if self._adapter is None:
             raise InvalidInputError("the model has no adapter", hint="add one first")
         return self._adapter

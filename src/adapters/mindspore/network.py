@@ -55,10 +55,23 @@ class ChatGLMBlock(nn.Cell):
         self.dense_h_to_4h = linear("mlp.dense_h_to_4h")
         self.dense_4h_to_h = linear("mlp.dense_4h_to_h")
 
-    def construct(self, x: Tensor, cos: Tensor, sin: Tensor, batch: int, seq: int) -> Tensor:
-        """Run whole sequences ``(batch * seq, hidden)``."""
+    def construct(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        batch: int,
+        seq: int,
+        keys: Tensor | None = None,
+        values: Tensor | None = None,
+    ) -> Tensor:
+        """Run whole sequences ``(batch * seq, hidden)``, behind a prefix's keys and values if given."""
         normed = self.kernels.rms_norm(x, self.input_layernorm, self.epsilon)
-        attended = self.kernels.attention(self.query_key_value.construct(normed), cos, sin, batch, seq)
+        qkv = self.query_key_value.construct(normed)
+        if keys is None:
+            attended = self.kernels.attention(qkv, cos, sin, batch, seq)
+        else:
+            attended = self.kernels.prefix_attention(qkv, cos, sin, batch, seq, keys, values)
         return self._finish(x, normed, attended)
 
     def extend(self, x: Tensor, keys: Tensor, values: Tensor, plan: Any) -> Tensor:
@@ -104,6 +117,7 @@ class ChatGLMNetwork(nn.Cell):
         )
         self.final_layernorm = made.get(FINAL_NORM)
         self.output_layer = Linear(kernels, made[OUTPUT_LAYER])
+        self.prefix: nn.Cell | None = None  # makes keys and values of every layer, one after another
         self.cos_table, self.sin_table = rotary_tables(config)
         self.cos = ms.Tensor.from_numpy(self.cos_table)
         self.sin = ms.Tensor.from_numpy(self.sin_table)
@@ -143,8 +157,9 @@ class ChatGLMNetwork(nn.Cell):
         if table is None:
             table = self.word_embeddings
         x = self.kernels.embedding(input_ids.reshape(-1), table)
-        for layer in self.layers:
-            x = layer(x, cos, sin, batch, seq)
+        prefix = self._prefix()
+        for i in range(len(self.layers)):
+            x = self.layers[i](x, cos, sin, batch, seq, prefix[2 * i], prefix[2 * i + 1])
         return x
 
     def output(self, x: Tensor) -> Tensor:
@@ -157,9 +172,15 @@ class ChatGLMNetwork(nn.Cell):
         """Return the embedding and each block's output, ``(batch * seq, hidden)`` each."""
         batch, seq = input_ids.shape
         states = [self.kernels.embedding(input_ids.reshape(-1), self.word_embeddings)]
-        for layer in self.layers:
-            states.append(layer(states[-1], cos, sin, batch, seq))
+        prefix = self._prefix()
+        for i in range(len(self.layers)):
+            states.append(self.layers[i](states[-1], cos, sin, batch, seq, prefix[2 * i], prefix[2 * i + 1]))
         return states
+
+    def _prefix(self) -> Sequence[Tensor | None]:
+        if self.prefix is None:
+            return (None,) * (2 * len(self.layers))
+        return self.prefix()
 
     def extend(self, ids: Tensor, caches: Sequence[tuple[Tensor, Tensor]], plan: Any) -> Tensor:
         """Run packed new tokens ``(tokens,)`` over the layers' caches: ``(tokens, hidden)``."""

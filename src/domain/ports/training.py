@@ -13,8 +13,9 @@ from glm3.domain.ports.communicator import Communicator
 from glm3.domain.tensors import Array
 from glm3.domain.training.lora import LoRAConfig
 from glm3.domain.training.options import TrainOptions
+from glm3.domain.training.prefix import PrefixConfig
 
-__all__ = ["MicroBatch", "StepReport", "SupportsLoRA", "SupportsTraining", "Trainer"]
+__all__ = ["MicroBatch", "StepReport", "SupportsLoRA", "SupportsPrefix", "SupportsTraining", "Trainer"]
 
 
 @frozen(eq=False)
@@ -117,6 +118,34 @@ class SupportsLoRA(Protocol):
 
         Raises:
             InvalidInputError: the model has none.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsPrefix(Protocol):
+    """A model that can be given a learned prefix beside its weights, which stay as they are.
+
+    While it has one only the prefix is trained; caches and trainers begun before do not know of it.
+    """
+
+    def add_prefix(self, config: PrefixConfig, seed: int = 0) -> None:
+        """Add a random prefix.
+
+        Raises:
+            InvalidInputError: the model has a prefix or another adapter.
+        """
+        ...
+
+    def adapter_parameters(self) -> Mapping[str, Array]:
+        """Return copies of the prefix's parameters by name, float32; none without one."""
+        ...
+
+    def set_adapter_parameters(self, parameters: Mapping[str, Array]) -> None:
+        """Replace all of the prefix's parameters.
+
+        Raises:
+            ParameterMismatchError: names or shapes differ.
         """
         ...
 

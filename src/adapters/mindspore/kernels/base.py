@@ -93,6 +93,15 @@ class Kernels(Protocol):
         """
         ...
 
+    def prefix_attention(
+        self, qkv: Tensor, cos: Tensor, sin: Tensor, batch: int, seq: int, keys: Tensor, values: Tensor
+    ) -> Tensor:
+        """Do what :meth:`attention` does over a prefix too, which all tokens of all sequences see.
+
+        ``keys`` and ``values`` are the prefix's, ``(length, num_kv_heads * head_dim)``; keys are not rotated.
+        """
+        ...
+
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss over labels other than -100, a scalar: sum / (count + 1e-8), in float32.
 

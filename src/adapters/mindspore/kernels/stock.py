@@ -90,6 +90,22 @@ class StockKernels:
         return ops.silu(gate) * up
 
     def attention(self, qkv: Tensor, cos: Tensor, sin: Tensor, batch: int, seq: int) -> Tensor:
+        return self._attend_causally(qkv, cos, sin, batch, seq, None)
+
+    def prefix_attention(
+        self, qkv: Tensor, cos: Tensor, sin: Tensor, batch: int, seq: int, keys: Tensor, values: Tensor
+    ) -> Tensor:
+        return self._attend_causally(qkv, cos, sin, batch, seq, (keys, values))
+
+    def _attend_causally(
+        self,
+        qkv: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        batch: int,
+        seq: int,
+        prefix: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
         heads, kv_heads, dim = self.num_heads, self.num_kv_heads, self.head_dim
         rotated = self._rotate(
             qkv[:, : self.rotated_size],
@@ -105,10 +121,21 @@ class StockKernels:
         value = value.reshape(batch * kv_heads, seq, dim)
         order = ops.arange(seq)
         future = ops.cast(order.reshape(1, seq) > order.reshape(seq, 1), ms.float32) * _MASKED
-        mask = ops.tile(future, (batch * heads, 1)).reshape(batch * kv_heads, self.group * seq, seq)
+        total = seq
+        if prefix is not None:
+            key = ops.concat((self._repeat_prefix(prefix[0], batch), key), 1)
+            value = ops.concat((self._repeat_prefix(prefix[1], batch), value), 1)
+            total = seq + prefix[0].shape[0]
+            future = ops.concat((ops.zeros((seq, total - seq), ms.float32), future), 1)
+        mask = ops.tile(future, (batch * heads, 1)).reshape(batch * kv_heads, self.group * seq, total)
         weights = self.softmax(self.batch_matmul_transposed(query, key) + mask)
         attended = self.batch_matmul(weights, value).reshape(batch, heads, seq, dim)
         return attended.transpose(0, 2, 1, 3).reshape(batch * seq, self.query_size)
+
+    def _repeat_prefix(self, x: Tensor, batch: int) -> Tensor:
+        """Repeat ``(length, kv_heads * dim)`` for every sequence: ``(batch * kv_heads, length, dim)``."""
+        per_head = x.reshape(-1, self.num_kv_heads, self.head_dim).transpose(1, 0, 2)
+        return ops.tile(per_head, (batch, 1, 1))
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         counted = ops.cast(labels != -100, ms.float32)

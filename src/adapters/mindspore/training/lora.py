@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import mindspore as ms
 import numpy as np
 from mindspore import Parameter, nn
 
 from glm3.adapters.mindspore.kernels.base import Kernels, Tensor
 from glm3.adapters.mindspore.network import ChatGLMNetwork, Linear
 from glm3.adapters.mindspore.tensors import dtype_of, to_carrier, to_tensor
-from glm3.adapters.mindspore.training.dropout import DropoutKey, KeyedDropout
-from glm3.domain.parameter_check import require_shapes
-from glm3.domain.tensors import Array, from_float32, to_float32
+from glm3.adapters.mindspore.training.adapter_parameters import AdapterParameters
+from glm3.adapters.mindspore.training.dropout import KeyedDropout
+from glm3.domain.tensors import from_float32, to_float32
 from glm3.domain.training.lora import (
     LoRAConfig,
     adapted_modules,
@@ -52,23 +49,18 @@ class LoRALinear(nn.Cell):
         return y + self.kernels.linear(low, self.b, None)
 
 
-class Adapter:
+class Adapter(AdapterParameters):
     """Adapters of one network, float32 and all that is trained of it while they are there.
 
     ``a`` is drawn from ``seed``; ``b`` is zero, so that the network answers as before.
     """
 
     def __init__(self, network: ChatGLMNetwork, config: LoRAConfig, seed: int) -> None:
-        self.config = config
-        self.key = DropoutKey()
         generator = np.random.default_rng(seed)
-        self._parameters = {
-            name: Parameter(ms.Tensor(initial_adapter(name, shape, generator)), name=name)
-            for name, shape in adapter_shapes(network.config, config).items()
-        }
-        self._frozen = network.trainable_params()
-        for parameter in self._frozen:
-            parameter.requires_grad = False
+        shapes = adapter_shapes(network.config, config)
+        super().__init__(
+            network, {name: initial_adapter(name, shape, generator) for name, shape in shapes.items()}
+        )
         self._layers: list[tuple[nn.Cell, str, LoRALinear]] = []
         for salt, module in enumerate(adapted_modules(network.config, config)):
             a, b = adapter_names(module)
@@ -84,29 +76,11 @@ class Adapter:
             setattr(block, place, layer)
             self._layers.append((block, place, layer))
 
-    def parameters(self) -> dict[str, Array]:
-        """Return copies of the adapter's parameters by name."""
-        return {name: to_carrier(parameter) for name, parameter in self._parameters.items()}
-
-    def set_parameters(self, parameters: Mapping[str, Array]) -> None:
-        """Replace all of them.
-
-        Raises:
-            ParameterMismatchError: names or shapes differ.
-        """
-        require_shapes(
-            {name: array.shape for name, array in parameters.items()},
-            {name: tuple(parameter.shape) for name, parameter in self._parameters.items()},
-        )
-        for name, parameter in self._parameters.items():
-            parameter.set_data(ms.Tensor(parameters[name].astype(np.float32)))
-
     def remove(self) -> None:
         """Take the adapters away; the network's own parameters are trained again."""
         for block, place, layer in self._layers:
             setattr(block, place, layer.base)
-        for parameter in self._frozen:
-            parameter.requires_grad = True
+        self.release()
 
     def merge(self) -> None:
         """Fold the adapters into the network's weights, then :meth:`remove` them."""
