@@ -252,7 +252,7 @@ class TestRun:
             (("--predict_data", "x", "--seed"), 2, "--seed"),
             (("--predict_data", "."), 2, "a folder is no prompt"),
             ((), 2, "nothing to predict"),
-            (("--predict_data", "x", "--processor.tokenizer.vocab_file=no.model"), 1, "no.model"),
+            (("--predict_data", "x", "--processor.tokenizer.vocab_file=no.model"), 2, "no.model"),
         ],
     )
     def test_wrong_use_is_explained(
