@@ -7,6 +7,7 @@ page by page.
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from glm3.domain.errors import CheckpointError, MissingFileError, StorageError
 from glm3.domain.tensors import Array
 
 __all__ = [
+    "allow_open_files",
     "create_file",
     "free_bytes",
     "open_for_reading",
@@ -33,6 +35,14 @@ def free_bytes(path: Path) -> int:
     while not path.exists() and path != path.parent:
         path = path.parent
     return shutil.disk_usage(path).free
+
+
+def allow_open_files(count: int) -> None:
+    """Let this process have ``count`` files open, as far as the system's hard limit goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextmanager
