@@ -16,12 +16,14 @@ from glm3.domain.training.lora import (
     from_adapter_name,
     initial_adapter,
     is_adapter_parameter,
+    is_adapter_state,
     merge,
-    to_mindformers_adapter_name,
+    stored_adapter_config,
     to_peft_name,
 )
 from support.models import tiny_config
 
+MINDFORMERS = "tk_delta_lora_"
 MODULE = "transformer.encoder.layers.3.self_attention.query_key_value"
 
 
@@ -80,27 +82,44 @@ def test_shapes_fit_the_weights_they_adapt():
     layer=st.integers(0, 99),
     module=st.sampled_from(LINEAR_MODULES),
     matrix=st.sampled_from("ab"),
-    manner=st.sampled_from([to_peft_name, to_mindformers_adapter_name, lambda name: name]),
+    manner=st.sampled_from(
+        [to_peft_name, lambda name: name.replace("mindpet_delta_lora_", MINDFORMERS), lambda name: name]
+    ),
 )
 def test_every_manner_of_naming_leads_back(layer, module, matrix, manner):
     name = adapter_names(f"transformer.encoder.layers.{layer}.{module}")["ab".index(matrix)]
     assert from_adapter_name(manner(name)) == name
     assert is_adapter_parameter(manner(name))
+    state = f"adam_m.{manner(name)}"
+    assert is_adapter_state(state)
+    assert not is_adapter_parameter(state)
 
 
 def test_names_are_those_of_the_libraries():
     a, b = adapter_names(MODULE)
     assert (a, b) == (f"{MODULE}.mindpet_delta_lora_a", f"{MODULE}.mindpet_delta_lora_b")
     assert to_peft_name(b) == f"base_model.model.{MODULE}.lora_B.weight"
-    assert to_mindformers_adapter_name(a) == f"{MODULE}.tk_delta_lora_a"
+    assert from_adapter_name(f"{MODULE}.tk_delta_lora_a") == a
     assert from_adapter_name(f"{MODULE}.lora_A.default.weight") == a
 
 
 @pytest.mark.parametrize("name", [f"{MODULE}.weight", f"{MODULE}.lora_A", "mindpet_delta_lora_a", ""])
 def test_other_names_are_not_taken_for_adapters(name):
-    assert not is_adapter_parameter(name)
+    assert not is_adapter_state(name)
     with pytest.raises(ConfigError, match="not an adapter parameter"):
         from_adapter_name(name)
+
+
+def test_shapes_tell_rank_and_modules():
+    model = tiny_config()
+    lora = LoRAConfig(rank=3, alpha=7, target_modules=("dense", "query_key_value"))
+    told = stored_adapter_config(adapter_shapes(model, lora), 7)
+    assert (told.rank, told.scale) == (3, lora.scale)
+    assert adapted_modules(model, told) == adapted_modules(model, lora)
+    a, b = adapter_names(MODULE)
+    for shapes in ({a: (3, 4), a.replace(".3.", ".4."): (2, 4)}, {b: (4, 3)}):
+        with pytest.raises(ConfigError, match="no one rank"):
+            stored_adapter_config(shapes, 7)
 
 
 def test_a_fresh_adapter_changes_nothing_and_its_a_is_within_hes_bound():

@@ -8,7 +8,7 @@ card's library, mindpet; checkpoints of later MindFormers and of PEFT call them 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from glm3.domain.errors import ConfigError
 from glm3.domain.model_config import ModelConfig
-from glm3.domain.parameters import layer_prefix
+from glm3.domain.parameters import OPTIMIZER_PREFIXES, layer_prefix
 
 __all__ = [
     "LINEAR_MODULES",
@@ -29,8 +29,9 @@ __all__ = [
     "from_adapter_name",
     "initial_adapter",
     "is_adapter_parameter",
+    "is_adapter_state",
+    "stored_adapter_config",
     "merge",
-    "to_mindformers_adapter_name",
     "to_peft_name",
 ]
 
@@ -136,9 +137,14 @@ def initial_adapter(name: str, shape: tuple[int, ...], generator: np.random.Gene
     return generator.uniform(-bound, bound, shape).astype(np.float32)
 
 
-def is_adapter_parameter(name: str) -> bool:
-    """Tell the names of adapters, in any of the three manners, from those of the network."""
+def is_adapter_state(name: str) -> bool:
+    """Tell adapters, named in any of the three manners, and their optimizer states from all else."""
     return _NAME.fullmatch(name) is not None
+
+
+def is_adapter_parameter(name: str) -> bool:
+    """Tell the parameters of adapters, named in any of the three manners, from all else."""
+    return is_adapter_state(name) and not name.startswith(OPTIMIZER_PREFIXES)
 
 
 def from_adapter_name(name: str) -> str:
@@ -151,16 +157,23 @@ def from_adapter_name(name: str) -> str:
     return f"{module}.mindpet_delta_lora_{matrix}"
 
 
+def stored_adapter_config(shapes: Mapping[str, tuple[int, ...]], alpha: float) -> LoRAConfig:
+    """Return the configuration that an adapter's parameters tell, by the project's names; it has no dropout.
+
+    Raises:
+        ConfigError: they adapt what cannot be adapted, or differ in rank.
+    """
+    ranks = {shape[0] for name, shape in shapes.items() if name.endswith("_a")}
+    if len(ranks) != 1:
+        raise ConfigError("the adapter has no one rank", field="lora_rank", found=sorted(ranks))
+    modules = dict.fromkeys(_last(_parsed(name)[0]) for name in shapes)
+    return LoRAConfig(rank=ranks.pop(), alpha=alpha, target_modules=tuple(modules))
+
+
 def to_peft_name(name: str) -> str:
     """Return what PEFT calls an adapter parameter in ``adapter_model.safetensors``."""
     module, matrix = _parsed(name)
     return f"base_model.model.{module}.lora_{matrix.upper()}.weight"
-
-
-def to_mindformers_adapter_name(name: str) -> str:
-    """Return what MindFormers 1.3 and later call an adapter parameter."""
-    module, matrix = _parsed(name)
-    return f"{module}.tk_delta_lora_{matrix}"
 
 
 def merge(weight: NDArray[Any], a: NDArray[Any], b: NDArray[Any], scale: float) -> NDArray[np.float32]:
