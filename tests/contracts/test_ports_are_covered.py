@@ -18,6 +18,7 @@ from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.dataset import RowFile
 from glm3.domain.ports.device_network import DeviceNetwork
 from glm3.domain.ports.model import LanguageModel
+from glm3.domain.ports.process_runner import ProcessRunner
 from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.domain.ports.training import Trainer
 
@@ -25,6 +26,7 @@ CONTRACTS = {
     Communicator: "test_communicator_contract",
     DeviceNetwork: "test_device_network_contract",
     LanguageModel: "test_model_contract",
+    ProcessRunner: "test_process_runner_contract",
     RowFile: "test_row_reader_contract",
     Tokenizer: "test_tokenizer_contract",
     Trainer: "test_trainer_contract",
