@@ -30,8 +30,8 @@ __all__ = [
     "initial_adapter",
     "is_adapter_parameter",
     "is_adapter_state",
-    "stored_adapter_config",
     "merge",
+    "stored_adapter_config",
     "to_peft_name",
 ]
 
