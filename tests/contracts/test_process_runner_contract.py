@@ -28,8 +28,8 @@ ADAPTERS = [LocalProcessRunner, FakeProcessRunner]
 SPEAK = "import sys; print('one', flush=True); print('zwei 二', file=sys.stderr); sys.exit(7)"
 OBEY = """
 import time
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     print("bye")
