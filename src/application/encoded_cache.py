@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
 from attrs import asdict, frozen
 
 from glm3._version import __version__
+from glm3.application.cache_entries import mark_used, shrink, turn
 from glm3.application.encode_rows import ReportRows, encode_chunks, usable_workers
 from glm3.application.encoded_rows import EncodedRows, write_encoded_rows
 from glm3.domain.atomic_write import publish, staging_folder
@@ -32,12 +30,16 @@ _FORMAT = 1
 class RowEncoding:
     """Encode files of rows with ``reader``; keep results under ``cache`` (None keeps nothing).
 
+    A token takes 8 bytes, and a changed file, tokenizer or limit leaves its old rows behind: what was not
+    used for longest goes when all of them exceed ``cache_bytes``.
+
     Only ids of tokenizers with a fingerprint are kept. Processes that want the same rows at the same time
     take turns: the first encodes, the others find its result.
     """
 
     reader: RowReader
     cache: Path | None = None
+    cache_bytes: int = 5_000_000_000
 
     def open(
         self,
@@ -68,8 +70,9 @@ class RowEncoding:
                 return EncodedRows.load(Path(name))  # mapped files outlive their names
         file_identity = _identity(path)
         target = self.cache / _key(file_identity, layout, tokenizer.fingerprint, limit)
-        with _turn(target):
+        with turn(target):
             if (found := _load(target)) is not None:
+                mark_used(target)
                 return found
             shutil.rmtree(target, ignore_errors=True)
             with staging_folder(target) as work:
@@ -79,7 +82,8 @@ class RowEncoding:
                 rows = EncodedRows.load(folder)
                 if len(rows) and _identity(path) == file_identity:
                     publish(folder, target)
-                return rows
+        shrink(self.cache, self.cache_bytes, target)
+        return rows
 
 
 def _identity(path: Path) -> tuple[object, ...]:
@@ -107,15 +111,3 @@ def _load(folder: Path) -> EncodedRows | None:
         return EncodedRows.load(folder)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-@contextmanager
-def _turn(target: Path) -> Iterator[None]:
-    """Wait for other processes that make ``target``; a file system without locks makes it several times."""
-    descriptor = os.open(target.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -26,6 +26,7 @@ from glm3.domain.positional_io import free_bytes, storage_errors
 __all__ = [
     "WEIGHT_SUFFIXES",
     "publish",
+    "remove_leftovers",
     "require_replaceable",
     "staged_file",
     "staged_folder",
@@ -50,7 +51,7 @@ def staging_folder(target: Path, nbytes: int = 0) -> Iterator[Path]:
     target = _absolute(target)
     with storage_errors(target, nbytes):
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(target)
+        remove_leftovers(target)
         if free_bytes(target.parent) < nbytes:
             raise StorageError(
                 "not enough space",
@@ -175,7 +176,8 @@ def _make_locked(target: Path) -> tuple[Path, int]:
         os.close(lock)
 
 
-def _remove_leftovers(target: Path) -> None:
+def remove_leftovers(target: Path) -> None:
+    """Remove the private folders of killed writers of ``target``."""
     pattern = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.partial")
     for folder in target.parent.iterdir():
         if not pattern.fullmatch(folder.name):

@@ -16,6 +16,7 @@ from glm3.adapters.jsonl.reader import JsonRowReader
 from glm3.adapters.metrics.text_scores import ChineseTextMetric
 from glm3.adapters.yaml.model_folder import model_folder_yaml
 from glm3.application.dataset import DatasetOpener
+from glm3.application.encode_rows import ReportRows
 from glm3.application.encoded_cache import RowEncoding
 from glm3.application.evaluate import ScoreTexts
 from glm3.application.evaluation_setup import EvaluateService
@@ -48,6 +49,11 @@ class TrainingServices:
     resources: Path
     cache: Path
     layout: PairLayout = PairLayout.BARE
+    report_rows: ReportRows = lambda _done, _total: None
+
+    def reporting(self, report_rows: ReportRows) -> TrainingServices:
+        """Return the same services, which tell how many rows are encoded."""
+        return evolve(self, report_rows=report_rows)
 
     def with_layout(self, layout: PairLayout) -> TrainingServices:
         """Return the same services over rows that are laid out otherwise."""
@@ -104,6 +110,7 @@ class TrainingServices:
             encoding=RowEncoding(reader=JsonRowReader(), cache=self.cache / "rows"),
             builtin=self.resources / "data",
             layout=self.layout,
+            report=self.report_rows,
         )
 
     def _scores(self) -> ScoreTexts:

@@ -12,6 +12,7 @@ from attrs import evolve
 
 from glm3.adapters.jsonl.reader import JsonRowReader
 from glm3.adapters.memory.byte_tokenizer import ByteTokenizer
+from glm3.application.cache_entries import turn
 from glm3.application.encoded_cache import RowEncoding
 from glm3.application.encoded_rows import EncodedRows
 from glm3.domain.errors import StorageError
@@ -141,3 +142,57 @@ def test_a_tokenizer_without_a_fingerprint_and_a_locked_cache_keep_nothing(
     (tmp_path / "file").write_text("")
     blocked = RowEncoding(reader=JsonRowReader(), cache=tmp_path / "file" / "cache")
     assert len(blocked.open(path, LAYOUT, CountingTokenizer())) == 1500
+
+
+def entries(tmp_path: Path) -> dict[Path, int]:
+    """Return the kept encodings with their sizes, those used longest ago first."""
+    folders = [folder for folder in (tmp_path / "cache").iterdir() if folder.is_dir()]
+    folders.sort(key=lambda folder: folder.stat().st_mtime_ns)
+    return {folder: sum(file.stat().st_size for file in folder.iterdir()) for folder in folders}
+
+
+def open_three(tmp_path: Path, path: Path, cache_bytes: int = 10**9) -> None:
+    """Keep 100, 200 and 300 rows of a file, and use the first again."""
+    bounded = evolve(encoding(tmp_path), cache_bytes=cache_bytes)
+    for limit in (100, 200, 300, 100):
+        bounded.open(path, LAYOUT, CountingTokenizer(), limit=limit)
+
+
+def test_what_was_not_used_for_longest_goes_when_the_cache_is_full(tmp_path: Path, path: Path) -> None:
+    open_three(tmp_path, path)
+    (second, *_), sizes = entries(tmp_path), list(entries(tmp_path).values())
+    small = evolve(encoding(tmp_path), cache_bytes=sum(sizes) + 1)
+    small.open(path, LAYOUT, CountingTokenizer(), limit=50)
+    left = entries(tmp_path)
+    assert second not in left
+    assert len(left) == 3
+    assert not second.with_suffix(".lock").exists()
+
+
+def test_rows_that_exceed_the_cache_alone_are_kept_and_found(tmp_path: Path, path: Path) -> None:
+    tokenizer = CountingTokenizer()
+    tiny = evolve(encoding(tmp_path), cache_bytes=1)
+    first = tiny.open(path, LAYOUT, tokenizer)
+    before = tokenizer.texts
+    assert same(tiny.open(path, LAYOUT, tokenizer), first)
+    assert tokenizer.texts == before
+    tiny.open(path, LAYOUT, tokenizer, limit=10)
+    assert len(entries(tmp_path)) == 1
+    assert first.input_ids[:4].tolist() == tiny.open(path, LAYOUT, tokenizer).input_ids[:4].tolist()
+
+
+def test_rows_that_another_process_works_on_are_left_alone(tmp_path: Path, path: Path) -> None:
+    open_three(tmp_path, path)
+    oldest = next(iter(entries(tmp_path)))
+    with turn(oldest):  # as another process would: locks belong to open files
+        evolve(encoding(tmp_path), cache_bytes=1).open(path, LAYOUT, CountingTokenizer(), limit=50)
+        assert oldest in entries(tmp_path)
+    assert len(entries(tmp_path)) == 2
+
+
+def test_a_killed_encoding_of_other_rows_goes_too(tmp_path: Path, path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    left = tmp_path / "cache" / f".{'0' * 32}.01234567.partial"
+    left.mkdir()
+    encoding(tmp_path).open(path, LAYOUT, CountingTokenizer())
+    assert not left.exists()

@@ -100,11 +100,12 @@ def run_finetune(
     from glm3.application.finetune import FinetuneRequest
     from glm3.domain.training.encoding import PairLayout
     from glm3.entrypoints.cli.loading import container
+    from glm3.entrypoints.cli.progress import counting
     from glm3.entrypoints.cli.training_display import training_display
 
     services = container(settings).training().with_layout(PairLayout(layout.value))
-    service = services.finetuning(tensorboard=tensorboard, curve=curve)
-    with _stop_on_interrupt() as stop:
+    with counting("rows encoded", quiet=quiet) as count, _stop_on_interrupt() as stop:
+        service = services.reporting(count).finetuning(tensorboard=tensorboard, curve=curve)
         report = service.run(
             FinetuneRequest(config=config, strict=strict, ignore_memory=ignore_memory, stop=stop),
             training_display(quiet=quiet),

@@ -20,42 +20,52 @@ PLAIN_SECONDS = 5.0
 
 @contextmanager
 def progress(what: str, *, quiet: bool = False) -> Iterator[Report]:
-    """Lend a function to report to; what it shows goes to standard error."""
+    """Lend a function to report bytes to; what it shows goes to standard error."""
     if quiet:
         yield lambda _done, _total, _name: None
     elif sys.stderr.isatty():
-        with _bar(what) as report:
-            yield report
+        with _bar(what, of_bytes=True) as show:
+            yield lambda done, total, _name: show(done, total)
     else:
         yield _plain(what)
 
 
 @contextmanager
-def _bar(what: str) -> Iterator[Report]:
+def _bar(what: str, *, of_bytes: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """Lend a function that draws a bar, from the first report until all is done."""
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-    from rich.progress import TransferSpeedColumn as Speed
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        Speed(),
-        TimeRemainingColumn(),
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
     )
-    tasks: list[TaskID] = []
 
-    def report(done: int, total: int | None, _name: str) -> None:
-        if not tasks:  # nothing is drawn for work that turns out to be done already
-            bars.start()
-            tasks.append(bars.add_task(what, total=None))
-        bars.update(tasks[0], completed=done, total=total)
+    amounts = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (MofNCompleteColumn(),)
+    drawn: list[Progress] = []
 
-    bars = Progress(*columns, console=Console(stderr=True))
+    def show(done: int, total: int | None) -> None:
+        if not drawn:  # nothing is drawn for work that turns out to be done already
+            columns = (TextColumn("{task.description}"), BarColumn(), *amounts, TimeRemainingColumn())
+            drawn.append(Progress(*columns, console=Console(stderr=True)))
+            drawn[0].start()
+            drawn[0].add_task(what, total=None)
+        drawn[0].update(drawn[0].task_ids[0], completed=done, total=total)
+        if total is not None and done >= total:
+            stop()
+
+    def stop() -> None:
+        """Leave the terminal to what comes next."""
+        if drawn:
+            drawn.pop().stop()
+
     try:
-        yield report
+        yield show
     finally:
-        bars.stop()
+        stop()
 
 
 def _plain(what: str) -> Report:
@@ -74,16 +84,26 @@ def _plain(what: str) -> Report:
 
 @contextmanager
 def counting(what: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Lend a function that says now and then, on standard error, how many of how many are done."""
+    """Lend a function that shows, on standard error, how many of how many are done."""
+    if quiet:
+        yield lambda _done, _total: None
+    elif sys.stderr.isatty():
+        with _bar(what, of_bytes=False) as show:
+            yield show
+    else:
+        yield _plain_count(what)
+
+
+def _plain_count(what: str) -> Callable[[int, int], None]:
     last = time.monotonic()
 
     def report(done: int, total: int) -> None:
         nonlocal last
-        if not quiet and time.monotonic() - last >= PLAIN_SECONDS:
+        if time.monotonic() - last >= PLAIN_SECONDS:
             last = time.monotonic()
             note(f"{done} of {total} {what}")
 
-    yield report
+    return report
 
 
 def size(nbytes: int) -> str:
