@@ -13,6 +13,7 @@ __all__ = [
     "AccessDeniedError",
     "BackendError",
     "CheckpointError",
+    "CommunicationError",
     "ConfigError",
     "ContextLengthError",
     "ConversationError",
@@ -161,6 +162,26 @@ class DownloadError(Glm3Error, OSError):
     """A download failed, was refused offline, or did not verify."""
 
     __str__ = Glm3Error.__str__  # OSError has one of its own
+
+
+class CommunicationError(Glm3Error, RuntimeError):
+    """The ranks of a job do not come together: one has ended, is too late, or does something else.
+
+    ``missing`` holds the ranks that the others wait for, as far as it is known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        missing: Sequence[int] = (),
+        field: str | None = None,
+        expected: object = None,
+        found: object = None,
+        hint: str | None = None,
+    ) -> None:
+        self.missing = tuple(missing)
+        super().__init__(message, field=field, expected=expected, found=found, hint=hint)
 
 
 class BackendError(Glm3Error, RuntimeError):

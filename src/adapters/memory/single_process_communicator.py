@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from glm3.domain.errors import InvalidInputError
+from glm3.domain.collectives import require_axis, require_root
 from glm3.domain.ports.communicator import ReduceOp
 from glm3.domain.tensors import Array
 
@@ -29,14 +29,16 @@ class SingleProcessCommunicator:
         return [np.array(array)]
 
     def reduce_scatter(self, array: Array, op: ReduceOp = ReduceOp.SUM) -> Array:  # noqa: ARG002 - one term
-        if array.ndim == 0:
-            raise InvalidInputError("a scalar cannot be scattered", expected="an axis to cut")
+        require_axis(array)
         return np.array(array)
 
     def broadcast(self, array: Array, root: int = 0) -> Array:
-        if root != 0:
-            raise InvalidInputError("no such rank", field="root", expected="0", found=root)
+        require_root(root, 1)
         return np.array(array)
 
     def barrier(self) -> None:
         return
+
+    def split(self, color: int) -> SingleProcessCommunicator:  # noqa: ARG002 - there is one rank
+        """See :class:`glm3.domain.ports.communicator.SupportsGroups`."""
+        return self

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from glm3.domain.tensors import Array
 
-__all__ = ["Communicator", "ReduceOp"]
+__all__ = ["Communicator", "ReduceOp", "SupportsGroups"]
 
 
 class ReduceOp(StrEnum):
@@ -19,7 +19,11 @@ class ReduceOp(StrEnum):
 
 
 class Communicator(Protocol):
-    """One rank's end of a job. Every rank must make the same calls in the same order."""
+    """One rank's end of a job. Every rank must make the same calls in the same order.
+
+    Where ranks can be waited for, a call raises CommunicationError once one has ended or a time-out has
+    passed; the error names the ranks that are missing.
+    """
 
     @property
     def rank(self) -> int: ...
@@ -48,4 +52,16 @@ class Communicator(Protocol):
 
     def barrier(self) -> None:
         """Return once every rank has called it."""
+        ...
+
+
+@runtime_checkable
+class SupportsGroups(Protocol):
+    """A communicator whose ranks can talk among fewer of them."""
+
+    def split(self, color: int) -> Communicator:
+        """Return the communicator of those ranks that give the same ``color``, in the order they have here.
+
+        Every rank must call it, each with a color from 0.
+        """
         ...
