@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -13,12 +13,14 @@ from glm3.domain.errors import Glm3Error, MissingFileError, MultipleFaultsError,
 from glm3.domain.ports.device_network import DeviceNetwork
 from glm3.domain.positional_io import storage_errors
 from glm3.domain.rank_table import (
+    COMPLETED,
     Device,
     DeviceRange,
     RankTable,
     Server,
     merge_tables,
     merged_name,
+    parse_rank_table,
     read_rank_table,
     render,
 )
@@ -28,10 +30,12 @@ __all__ = [
     "CheckedTable",
     "GenerateRequest",
     "WrittenTable",
+    "await_table",
     "check_tables",
     "find_table",
     "generate_table",
     "merge_files",
+    "usable_table",
 ]
 
 MODELARTS_TABLE = Path("/user/config/jobstart_hccl.json")
@@ -104,7 +108,7 @@ def merge_files(paths: Sequence[Path], folder: Path = Path()) -> WrittenTable:
     if faults:
         raise MultipleFaultsError("these rank tables cannot be merged", faults)
     merged = merge_tables([(one.path, one.table) for one in checked if one.table is not None])
-    return _write(folder / merged_name(merged), evolve(merged, status="completed"))
+    return _write(folder / merged_name(merged), evolve(merged, status=COMPLETED))
 
 
 def check_tables(paths: Sequence[Path]) -> list[CheckedTable]:
@@ -119,6 +123,30 @@ def find_table(environment: Mapping[str, str], modelarts: Path = MODELARTS_TABLE
         path = Path(named).expanduser()
         return path / modelarts.name if path.is_dir() else path
     return modelarts if modelarts.is_file() else None
+
+
+def await_table(path: Path, seconds: float, sleep: Callable[[float], None]) -> None:
+    """Give whoever writes a table some time to be done with it: a job on ModelArts may start before."""
+    for _ in range(int(seconds)):
+        (checked,) = check_tables([path])
+        if checked.table is None or checked.table.status == COMPLETED:
+            return
+        sleep(1.0)
+
+
+def usable_table(path: Path, folder: Path) -> Path:
+    """Return a table that HCCL reads: the given one, or ModelArts' groups rewritten in ``folder``.
+
+    Raises:
+        MultipleFaultsError: the table is not sound.
+        StorageError: the file system refused.
+    """
+    with storage_errors(path):
+        content = path.read_bytes()
+    table = parse_rank_table(content, path)
+    if b'"group_list"' not in content:
+        return path
+    return _write(folder / "rank_table.json", table).path
 
 
 def _check(path: Path) -> CheckedTable:

@@ -26,6 +26,7 @@ from glm3.domain.ports.device_network import DeviceNetwork
 from glm3.domain.ports.downloader import Downloader
 from glm3.domain.ports.host import Host
 from glm3.domain.ports.model_catalog import ModelCatalog
+from glm3.domain.ports.process_runner import ProcessRunner
 from glm3.domain.ports.run_config_reader import RunConfigReader
 from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.entrypoints.paths import cache_folder, resources_folder
@@ -93,6 +94,9 @@ class Container(containers.DeclarativeContainer):
     )
     device_network: providers.Provider[DeviceNetwork] = providers.Factory(
         lazy("glm3.adapters.hccl.device_network:HccnDeviceNetwork")
+    )
+    process_runner: providers.Provider[ProcessRunner] = providers.Factory(
+        lazy("glm3.adapters.process.runner:LocalProcessRunner")
     )
     catalog: providers.Provider[ModelCatalog] = providers.Factory(
         lazy("glm3.adapters.hub.catalog:PublishedModels"),

@@ -101,9 +101,5 @@ class FakeProcessRunner:
         """See :class:`glm3.domain.ports.process_runner.ProcessRunner`."""
         self._add(0.0, Woken())
 
-    def wake_at(self, due: float) -> None:
-        """Let somebody call ``wake`` at that time."""
-        heapq.heappush(self._due, (due, next(self._order), Woken()))
-
     def _add(self, delay: float, event: ProcessEvent) -> None:
         heapq.heappush(self._due, (self.now + delay, next(self._order), event))

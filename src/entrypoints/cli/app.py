@@ -24,6 +24,8 @@ from glm3.entrypoints.cli import (
     finetune,
     hccl,
     inspection,
+    launch,
+    launch_scripts,
     merge,
     plan,
     predict,
@@ -75,6 +77,10 @@ app.command("plan", cls=Command, epilog=plan.EPILOG)(plan.plan)
 app.command("convert", cls=Command, epilog=convert.EPILOG)(convert.convert)
 app.command("merge", cls=Command, epilog=merge.EPILOG)(merge.merge)
 app.command("inspect", cls=Command, epilog=inspection.EPILOG)(inspection.inspect)
+app.command("launch", cls=Command, epilog=launch.EPILOG, context_settings=launch.SETTINGS)(launch.launch)
+app.command("launch-script", cls=Command, hidden=True, context_settings=launch_scripts.SETTINGS)(
+    launch_scripts.launch_script
+)
 app.command("doctor", cls=Command, epilog=doctor.EPILOG)(doctor.doctor)
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")

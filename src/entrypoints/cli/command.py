@@ -10,7 +10,7 @@ from typer.core import TyperCommand
 
 from glm3.entrypoints.cli.settings import Settings
 
-__all__ = ["Command", "settings_of"]
+__all__ = ["Command", "settings_of", "typer_commands"]
 
 
 class Command(TyperCommand):
@@ -25,6 +25,12 @@ class Command(TyperCommand):
         if settings.offline:  # started processes, and the doctor's report, follow the option too
             os.environ["GLM3_OFFLINE"] = "1"
         return super().invoke(ctx)
+
+
+def typer_commands(app: typer.Typer) -> dict[str, Any]:
+    """Return the commands of an application by name."""
+    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    return commands
 
 
 def settings_of(context: typer.Context) -> Settings:

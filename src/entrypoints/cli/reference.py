@@ -38,8 +38,9 @@ def _helps(command: Any, name: str, parent: Any) -> Iterator[tuple[str, str]]:
     context.help_option_names = ["-h", "--help"]
     lines = command.get_help(context).splitlines()
     yield context.command_path, "\n".join(line.rstrip() for line in lines)
-    for child in getattr(command, "commands", {}):
-        yield from _helps(command.commands[child], child, context)
+    for child, subcommand in getattr(command, "commands", {}).items():
+        if not subcommand.hidden:
+            yield from _helps(subcommand, child, context)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Rules of starting a job of several ranks."""
