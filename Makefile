@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format tiny-model clean
+.PHONY: help setup demo test test-fast check format proto tiny-model clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ check: setup ## lint, types, layers
 format: setup ## format the code in place
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+proto: setup ## generate the Python modules of every .proto file anew
+	cd typings && PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -I . --python_out=. --mypy_out=. \
+		glm3/adapters/strategy/strategy.proto
 
 tiny-model: setup ## write the embedded model and its rows anew (35 minutes on two busy cores)
 	$(BIN)/python -m tools.tiny_model
