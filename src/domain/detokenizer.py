@@ -38,6 +38,11 @@ class IncrementalDetokenizer:
         """Whether a stop string ended the text."""
         return self._filter.stopped
 
+    def follow(self, ids: Sequence[int]) -> None:
+        """Go on behind ``ids``, whose text is known: the next piece keeps the space it begins with."""
+        if self._tokenizer.decode(ids[-_LONGEST_CHARACTER:], skip_special_tokens=True):
+            self._started = True
+
     def push(self, token_id: int) -> str:
         """Append one id and return the text that is now certain, often of one token, sometimes none.
 

@@ -1,4 +1,4 @@
-"""Who holds which row of the KV cache, and what is in it. Finished requests leave theirs until it is needed."""
+"""Who holds which row of the KV cache, and what is in it; finished requests leave theirs for others."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Serve a model to many callers at once, whatever protocol they speak."""

@@ -1,0 +1,261 @@
+"""Use case: answer chats and completions of many callers with one model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from time import time
+from typing import TypeVar
+
+from attrs import evolve
+
+from glm3.application.engine import Engine
+from glm3.application.serving.answers import AnswerStream, Asked, LoopInbox
+from glm3.application.serving.limits import ServiceLimits
+from glm3.application.serving.readers import ChatReader, CompletionReader
+from glm3.application.serving.records import (
+    ChatRequest,
+    CompletionRequest,
+    Delta,
+    ServedModel,
+    TextDelta,
+    Tokenized,
+    ToolChoice,
+    ToolMode,
+)
+from glm3.domain.conversation import Message, Role, ToolSpec
+from glm3.domain.engine.request import EngineRequest
+from glm3.domain.errors import ContextLengthError, InvalidInputError, UnknownModelError
+from glm3.domain.generation import GenerationConfig
+from glm3.domain.ports.engine_observer import EngineStats
+from glm3.domain.ports.tokenizer import Tokenizer
+from glm3.domain.prompt import TOOLS_PREAMBLE, PromptBuilder
+from glm3.domain.response import INTERPRETER
+
+__all__ = ["ChatService"]
+
+T = TypeVar("T")
+
+_QUICK_CHARACTERS = 20_000  # are encoded in about 10 ms; more would keep the event loop from others
+
+
+class ChatService:
+    """Everything a server offers over one engine; its methods belong to an event loop.
+
+    Args:
+        engine: runs the model.
+        tokenizer: the model's own.
+        names: what the model is called, the usual name first.
+        limits: bounds of every request.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        names: Sequence[str],
+        limits: ServiceLimits | None = None,
+    ) -> None:
+        self._engine = engine
+        self._tokenizer = tokenizer
+        self._builder = PromptBuilder(tokenizer)
+        self.limits = limits or ServiceLimits()
+        self.model = ServedModel(tuple(names), int(time()), engine.slot_tokens)
+        self._inbox: LoopInbox | None = None
+
+    async def chat(self, request: ChatRequest, client: str = "") -> AnswerStream:
+        """Begin to answer a dialogue.
+
+        Raises:
+            UnknownModelError: the model is not served here.
+            InvalidInputError: the request is out of the service's bounds, or no legal dialogue.
+            ContextLengthError: the prompt leaves no room for an answer.
+            UnavailableError: the service is about to stop, or overloaded.
+        """
+        self._require_model(request.model)
+        options = self._bounded(request.options, request.choices, request.top_logprobs)
+        openings = self._openings(request.tools, request.tool_choice)
+        messages = with_tools(request.messages, request.tools, request.tool_choice)
+        characters = sum(len(message.content) for message in messages)
+        prompt = await _away_from_the_loop(characters, lambda: self._builder.build(messages))
+        self._check_prompt(len(prompt), "messages")
+        offers_tools = bool(request.tools) and request.tool_choice.mode is not ToolMode.NONE
+        asked = [
+            Asked(
+                EngineRequest(
+                    prompt=prompt,
+                    options=options,
+                    client=client,
+                    choice=choice,
+                    top_logprobs=request.top_logprobs,
+                    time_limit=self._time_limit(request.time_limit),
+                    openings=openings,
+                ),
+                ChatReader(self._tokenizer, choice, options.stop_strings, offers_tools=offers_tools),
+            )
+            for choice in range(request.choices)
+        ]
+        return AnswerStream(self._engine, self._loop_inbox(), asked, len(prompt))
+
+    async def complete(self, request: CompletionRequest, client: str = "") -> AnswerStream:
+        """Begin to continue texts; raises as :meth:`chat` does."""
+        self._require_model(request.model)
+        options = self._bounded(request.options, request.choices * len(request.prompts), request.top_logprobs)
+        asked: list[Asked] = []
+        beginning: list[Delta] = []
+        total = 0
+        for number, prompt in enumerate(request.prompts):
+            ids = await self._prompt_ids(prompt)
+            self._check_prompt(len(ids), "prompt" if len(request.prompts) == 1 else f"prompt[{number}]")
+            total += len(ids)
+            for choice in range(request.choices):
+                place = len(asked)
+                engine_request = EngineRequest(
+                    prompt=ids,
+                    options=options,
+                    client=client,
+                    choice=choice,
+                    top_logprobs=request.top_logprobs,
+                    time_limit=self._time_limit(request.time_limit),
+                )
+                reader = CompletionReader(self._tokenizer, place, options.stop_strings, ids)
+                asked.append(Asked(engine_request, reader))
+                if request.echo:
+                    text = prompt if isinstance(prompt, str) else self._text(ids)
+                    beginning.append(TextDelta(place, text))
+        return AnswerStream(self._engine, self._loop_inbox(), asked, total, beginning)
+
+    async def tokenize(self, text: str) -> Tokenized:
+        """Return the ids of ``text`` alone, without a prefix.
+
+        Raises:
+            TokenizerError: it is not valid Unicode.
+        """
+        anchor = self._tokenizer.special_tokens.prefix[1]
+        length = len(self._tokenizer.decode([anchor]))
+
+        def work() -> Tokenized:
+            ids = self._tokenizer.encode(text)
+            return Tokenized(
+                tuple(ids), tuple(self._tokenizer.decode([anchor, token])[length:] for token in ids)
+            )
+
+        return await _away_from_the_loop(10 * len(text), work)
+
+    async def count_tokens(self, request: ChatRequest) -> int:
+        """Return how many tokens the prompt of a dialogue has.
+
+        Raises:
+            UnknownModelError: the model is not served here.
+            ConversationError: the messages are no legal dialogue.
+        """
+        self._require_model(request.model)
+        messages = with_tools(request.messages, request.tools, request.tool_choice)
+        characters = sum(len(message.content) for message in messages)
+        return len(await _away_from_the_loop(characters, lambda: self._builder.build(messages)))
+
+    def list_models(self) -> tuple[ServedModel, ...]:
+        """Return what can be asked."""
+        return (self.model,)
+
+    def stats(self) -> EngineStats:
+        """Return what the engine holds at this moment."""
+        return self._engine.stats()
+
+    def _require_model(self, name: str | None) -> None:
+        if name is not None and name not in self.model.names:
+            raise UnknownModelError(
+                "no such model is served here",
+                field="model",
+                expected=", ".join(self.model.names),
+                found=repr(name[:100]),
+            )
+
+    def _bounded(self, options: GenerationConfig, choices: int, top_logprobs: int) -> GenerationConfig:
+        limits = self.limits
+        most = min(limits.output_tokens or self._engine.slot_tokens, self._engine.slot_tokens)
+        wanted = options.max_new_tokens
+        _require(wanted is None or wanted <= most, "max_tokens", f"at most {most}", wanted)
+        _require(1 <= choices <= limits.choices, "n", f"1 to {limits.choices} answers", choices)
+        _require(
+            len(options.stop_strings) <= limits.stop_strings,
+            "stop",
+            f"at most {limits.stop_strings} texts",
+            len(options.stop_strings),
+        )
+        _require(
+            0 <= top_logprobs <= limits.top_logprobs,
+            "top_logprobs",
+            f"0 to {limits.top_logprobs}",
+            top_logprobs,
+        )
+        bounded = evolve(options, max_new_tokens=wanted or min(limits.default_output_tokens, most))
+        return bounded.for_vocabulary(self._tokenizer.special_tokens)
+
+    def _check_prompt(self, length: int, field: str) -> None:
+        room = self._engine.slot_tokens - 1
+        most = min(self.limits.prompt_tokens or room, room)
+        if length > most:
+            raise ContextLengthError(
+                "the prompt is too long",
+                field=field,
+                expected=f"at most {most} tokens",
+                found=f"{length} tokens",
+                hint="shorten the conversation, or drop its oldest turns",
+            )
+
+    def _time_limit(self, wanted: float | None) -> float:
+        return self.limits.seconds if wanted is None else min(wanted, self.limits.seconds)
+
+    def _openings(self, tools: Sequence[ToolSpec], choice: ToolChoice) -> list[list[int]]:
+        """Return how an answer that must be a call begins: the header line, and the call's first word."""
+        if choice.mode is not ToolMode.REQUIRED:
+            return []
+        names = [tool.name for tool in tools if choice.name in (None, tool.name)]
+        if not names:
+            raise InvalidInputError(
+                "there is no such tool to call",
+                field="tool_choice",
+                expected="one of " + ", ".join(tool.name for tool in tools) if tools else "tools",
+                found=choice.name or choice.mode.value,
+            )
+        encode = self._tokenizer.encode
+        call = {name: "```python\n" + ("" if name == INTERPRETER else "tool_call") for name in names}
+        return [[*encode(f"{name}\n"), *encode(call[name])] for name in names]
+
+    async def _prompt_ids(self, prompt: str | Sequence[int]) -> list[int]:
+        if not isinstance(prompt, str):
+            return list(prompt)
+        ids = await _away_from_the_loop(len(prompt), lambda: self._tokenizer.encode(prompt))
+        return [*self._tokenizer.special_tokens.prefix, *ids]
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=True)
+
+    def _loop_inbox(self) -> LoopInbox:
+        loop = asyncio.get_running_loop()
+        if self._inbox is None or self._inbox.loop is not loop:
+            self._inbox = LoopInbox(loop)
+        return self._inbox
+
+
+def with_tools(
+    messages: Sequence[Message], tools: Sequence[ToolSpec], choice: ToolChoice
+) -> tuple[Message, ...]:
+    """Return the messages with the tools in their system message, which is added where there is none."""
+    if not tools or choice.mode is ToolMode.NONE:
+        return tuple(messages)
+    definitions = tuple(tool.definition for tool in tools)
+    if messages and messages[0].role is Role.SYSTEM:
+        return (evolve(messages[0], tools=definitions), *messages[1:])
+    return (Message(Role.SYSTEM, TOOLS_PREAMBLE, tools=definitions), *messages)
+
+
+async def _away_from_the_loop(characters: int, work: Callable[[], T]) -> T:
+    """Do work on so many characters; long work goes to a thread, so that other requests go on."""
+    return work() if characters <= _QUICK_CHARACTERS else await asyncio.to_thread(work)
+
+
+def _require(met: bool, name: str, expected: str, found: object) -> None:
+    if not met:
+        raise InvalidInputError("out of this service's bounds", field=name, expected=expected, found=found)
