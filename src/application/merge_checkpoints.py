@@ -29,12 +29,12 @@ from glm3.domain.checksums import (
     tensor_crc32,
     write_checksums,
 )
-from glm3.domain.errors import Glm3Error, StorageError, UsageError
+from glm3.domain.errors import CheckpointError, Glm3Error, StorageError, UsageError
 from glm3.domain.layout.boxes import Box
 from glm3.domain.layout.strategy import COMPLETE, JobStrategy, Strategy
 from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.positional_io import free_bytes
-from glm3.domain.rank_files import RankFiles, find_rank_files, rank_folder
+from glm3.domain.rank_files import RankFiles, find_rank_files, rank_folder, ranks_text
 from glm3.domain.resumable_folder import resumable_folder
 from glm3.domain.tensors import Array, TensorSpec
 
@@ -63,6 +63,7 @@ class MergeRequest:
     prefix: str = DEFAULT_PREFIX
     format: str = "ckpt"
     select: Selection = Selection.ALL
+    verify: bool = False
     overwrite: bool = False
 
 
@@ -115,7 +116,7 @@ def merge_checkpoints(
         specs = {rank: target_specs(slices, target, names, rank) for rank in files}
         check = check_slices(slices, names, checking)
         with resumable_folder(request.target, _task(request, found, specs)) as work:
-            making = _Making(slices, target, store, progress, _total(specs))
+            making = _Making(slices, target, store, progress, _total(specs), request.verify)
             kept = _make_all(making, files, specs, request.target, work)
     return MergeResult(
         source=request.source,
@@ -188,6 +189,7 @@ class _Making:
     store: CheckpointStore
     progress: Progress | None
     total: int
+    verify: bool
 
     def write(self, path: Path, rank: int, specs: Sequence[TensorSpec], done: int) -> None:
         """Write one rank's file, and its checksums beside it."""
@@ -203,6 +205,12 @@ class _Making:
                 if self.progress is not None:
                     self.progress(done, self.total, spec.name)
         write_checksums(path, sums)
+        if self.verify and not self.is_finished(path, specs):
+            raise CheckpointError(
+                "reads back other than it was written",
+                path=path,
+                hint="the disk or the memory is faulty; nothing was published",
+            )
 
     def read(self, spec: TensorSpec, rows: slice | None, rank: int) -> Array:
         """Return rows of what a target rank holds of a tensor."""
@@ -242,14 +250,34 @@ def _make_all(
     needed = _total({rank: specs[rank] for rank in rest})
     if free_bytes(work) < needed:
         raise StorageError(
-            f"not enough space for rank {', '.join(map(str, rest))}",
+            f"not enough space for rank {ranks_text(rest)}",
             path=target,
             expected=f"{needed} bytes",
             found=f"{free_bytes(work)} bytes free",
             hint="free some space or choose another place",
         )
     done = making.total - needed
+    finished = list(kept)
     for rank, place in rest.items():
-        making.write(place, rank, specs[rank], done)
+        try:
+            making.write(place, rank, specs[rank], done)
+        except StorageError as error:
+            raise _interrupted(
+                error, target, rank, [r for r in files if r not in finished], finished
+            ) from error
+        finished.append(rank)
         done += _total({rank: specs[rank]})
     return kept
+
+
+def _interrupted(
+    error: StorageError, target: Path, rank: int, open_ranks: Sequence[int], finished: Sequence[int]
+) -> StorageError:
+    kept = f"; rank {ranks_text(finished)} is kept for the next attempt" if finished else ""
+    return StorageError(
+        f"rank {rank}: {error.message}; not finished: rank {ranks_text(open_ranks)}",
+        path=target,
+        expected=error.expected,
+        found=error.found,
+        hint=f"free some space, check the permissions, or choose another place{kept}",
+    )
