@@ -15,7 +15,15 @@ from glm3.domain.training.lora import LoRAConfig
 from glm3.domain.training.options import TrainOptions
 from glm3.domain.training.prefix import PrefixConfig
 
-__all__ = ["MicroBatch", "StepReport", "SupportsLoRA", "SupportsPrefix", "SupportsTraining", "Trainer"]
+__all__ = [
+    "MicroBatch",
+    "StepReport",
+    "SupportsLoRA",
+    "SupportsPrefix",
+    "SupportsShares",
+    "SupportsTraining",
+    "Trainer",
+]
 
 
 @frozen(eq=False)
@@ -83,6 +91,19 @@ class Trainer(Protocol):
         Raises:
             ParameterMismatchError: names or shapes differ.
         """
+        ...
+
+
+@runtime_checkable
+class SupportsShares(Protocol):
+    """A trainer that may share the optimizer's work and states out among ranks.
+
+    Its state then holds this rank's rows only. It restores complete arrays too, and parameters of which each
+    rank has its own rows.
+    """
+
+    def shares(self) -> Mapping[str, slice]:
+        """Return this rank's rows of every parameter that is shared out, by name."""
         ...
 
 

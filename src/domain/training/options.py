@@ -7,6 +7,7 @@ from enum import StrEnum
 from attrs import frozen
 
 from glm3.domain.errors import InvalidInputError
+from glm3.domain.layout.network_cut import NetworkCut
 from glm3.domain.tensors import DType
 
 __all__ = ["OptimizerKind", "TrainOptions", "decays"]
@@ -32,6 +33,7 @@ class TrainOptions:
     ``max_grad_norm`` None does not clip. ``master_weights`` keeps a float32 copy of parameters that are
     stored narrower, so that small updates are not rounded away. ``recompute`` drops activations and computes
     them again. ``compute_dtype`` is for accelerators: a CPU computes in float32. ``seed`` draws dropout.
+    ``cut`` says how the ranks of a job share the work; one rank needs none.
     """
 
     optimizer: OptimizerKind = OptimizerKind.ADAMW
@@ -47,6 +49,7 @@ class TrainOptions:
     recompute: bool = False
     compute_dtype: DType = DType.FLOAT32
     seed: int = 0
+    cut: NetworkCut | None = None
 
     def __attrs_post_init__(self) -> None:
         for name in ("beta1", "beta2"):

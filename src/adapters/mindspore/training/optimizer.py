@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -11,16 +11,23 @@ from numpy.typing import NDArray
 
 from glm3.adapters.mindspore.kernels.adamw import step_settings
 from glm3.adapters.mindspore.kernels.base import Kernels, Tensor
+from glm3.adapters.mindspore.training.exchange import GradientExchange, Group
 from glm3.domain.training.options import TrainOptions, decays
 
 __all__ = ["Optimizer", "float32_parameters"]
 
 
-def float32_parameters(prefix: str, parameters: Sequence[Parameter]) -> ParameterTuple:
-    """Return zeros of the parameters' shapes, called ``prefix`` and their names."""
+def float32_parameters(
+    prefix: str, parameters: Sequence[Parameter], rows: Mapping[str, slice] | None = None
+) -> ParameterTuple:
+    """Return zeros of the parameters' shapes, or of ``rows`` of them, called ``prefix`` and their names."""
     made = []
     for parameter in parameters:
-        zeros = ms.Tensor.from_numpy(np.zeros(parameter.shape, np.float32))
+        shape = tuple(parameter.shape)
+        if rows is not None and parameter.name in rows:
+            own = rows[parameter.name]
+            shape = (own.stop - own.start, *shape[1:])
+        zeros = ms.Tensor.from_numpy(np.zeros(shape, np.float32))
         made.append(Parameter(zeros, name=prefix + parameter.name, requires_grad=False))
     return ParameterTuple(made)
 
@@ -32,10 +39,21 @@ class Optimizer(nn.Cell):
     narrower parameter is a float32 copy. As a master copy it keeps what rounding takes from the parameter;
     where the options ask for none it is rounded as the parameter is.
 
+    With a ``group`` the gradients are summed over its ranks, inside the graph. Of the parameters in ``rows``
+    this rank then updates those rows only, in a float32 copy of them, keeps the states of these rows only,
+    and collects the other ranks' rows.
+
     ``parameters`` is in the order in which gradients are expected: those that decay, then the others.
     """
 
-    def __init__(self, parameters: Sequence[Parameter], kernels: Kernels, options: TrainOptions) -> None:
+    def __init__(
+        self,
+        parameters: Sequence[Parameter],
+        kernels: Kernels,
+        options: TrainOptions,
+        group: Group | None = None,
+        rows: Mapping[str, slice] | None = None,
+    ) -> None:
         super().__init__(auto_prefix=False)
         self.kernels = kernels
         self.options = options
@@ -43,30 +61,44 @@ class Optimizer(nn.Cell):
         plain = [p for p in parameters if not decays(p.name, p.shape)]
         self.parameters = ParameterTuple([*decayed, *plain])
         self.decayed = len(decayed)
-        self.means = float32_parameters("adam_m.", self.parameters)
-        self.squares = float32_parameters("adam_v.", self.parameters)
-        self.narrow = ParameterTuple([p for p in self.parameters if p.dtype != ms.float32])
-        self.copies = float32_parameters("master.", self.narrow)
+        self.rows = dict(rows or {})
+        self.shared = tuple(p.name in self.rows for p in self.parameters)
+        self.means = float32_parameters("adam_m.", self.parameters, rows)
+        self.squares = float32_parameters("adam_v.", self.parameters, rows)
+        self.copied = ParameterTuple(
+            [p for p in self.parameters if p.dtype != ms.float32 or p.name in self.rows]
+        )
+        self.copies = float32_parameters("master.", self.copied, rows)
+        self.narrow = tuple(p.dtype != ms.float32 for p in self.copied)
         self.rounded = not options.master_weights
-        copies = {p.name: copy for p, copy in zip(self.narrow, self.copies, strict=True)}
+        copies = {p.name: copy for p, copy in zip(self.copied, self.copies, strict=True)}
         self.updated = ParameterTuple([copies.get(p.name, p) for p in self.parameters])
         self.max_grad_norm = options.max_grad_norm
+        self.exchange = None if group is None else GradientExchange(self.parameters, self.rows, group)
         self.take_parameters()
 
     @property
     def state(self) -> tuple[Parameter, ...]:
         """Everything a later step depends on besides the parameters and the count of steps."""
-        return (*self.means, *self.squares, *(() if self.rounded else self.copies))
+        masters = [copy for copy, narrow in zip(self.copies, self.narrow, strict=True) if narrow]
+        return (*self.means, *self.squares, *(() if self.rounded else masters))
 
     def take_parameters(self) -> None:
         """Make the float32 copies equal to the parameters."""
-        for parameter, copy in zip(self.narrow, self.copies, strict=True):
-            copy.set_data(ops.cast(parameter, ms.float32))
+        for parameter, copy in zip(self.copied, self.copies, strict=True):
+            whole = ops.cast(parameter, ms.float32).asnumpy()
+            copy.set_data(ms.Tensor.from_numpy(np.array(whole[self.rows.get(parameter.name, slice(None))])))
 
     def give_parameters(self) -> None:
-        """Round the float32 copies into the parameters; eagerly, as graphs on the CPU cannot set bfloat16."""
-        for parameter, copy in zip(self.narrow, self.copies, strict=True):
-            parameter.set_data(ops.cast(copy, parameter.dtype))
+        """Round the float32 copies into the parameters; eagerly, as graphs on the CPU cannot set bfloat16.
+
+        Every rank must call it where rows are shared: they are collected one parameter after another.
+        """
+        for parameter, copy in zip(self.copied, self.copies, strict=True):
+            whole = copy
+            if self.exchange is not None and parameter.name in self.rows:
+                whole = self.exchange.gather(copy)
+            parameter.set_data(ops.cast(whole, parameter.dtype))
 
     def settings(self, learning_rate: float, step: int, inverse_scale: float) -> Tensor:
         """Return what :meth:`construct` needs to know of step number ``step``, ``(2, 10)`` float32.
@@ -94,9 +126,11 @@ class Optimizer(nn.Cell):
 
     def construct(self, gradients: Sequence[Tensor], settings: Tensor) -> tuple[Tensor, Tensor]:
         """Update everything; return the norm of the unscaled gradients, and 1 if all were finite, else 0."""
-        squares = ops.zeros((), ms.float32)
-        for gradient in gradients:
-            squares = squares + self.kernels.sum_of_squares(gradient)
+        if self.exchange is not None:
+            gradients = self.exchange(gradients)
+        squares = self._squares(gradients, False)
+        if self.exchange is not None and self.rows:
+            squares = squares + self.exchange.sum(self._squares(gradients, True).reshape(1))[0]
         inverse_scale = settings[0, 9]
         norm = ops.sqrt(squares) * inverse_scale
         finite = ops.cast(ops.isfinite(squares), ms.float32)
@@ -111,10 +145,19 @@ class Optimizer(nn.Cell):
         done = first + second
         if self.rounded:
             for i in range(len(self.copies)):
-                copy = ops.depend(self.copies[i], done)
-                narrow = ops.cast(copy, self.narrow[i].dtype)
-                done = ops.depend(done, ops.assign(self.copies[i], ops.cast(narrow, ms.float32)))
+                if self.narrow[i]:
+                    copy = ops.depend(self.copies[i], done)
+                    narrow = ops.cast(copy, self.copied[i].dtype)
+                    done = ops.depend(done, ops.assign(self.copies[i], ops.cast(narrow, ms.float32)))
         return ops.depend(norm, done), finite
+
+    def _squares(self, gradients: Sequence[Tensor], shared: bool) -> Tensor:
+        """Return the sum of squares of the gradients that are shared out, or of the others."""
+        squares = ops.zeros((), ms.float32)
+        for i in range(len(gradients)):
+            if self.shared[i] == shared:
+                squares = squares + self.kernels.sum_of_squares(gradients[i])
+        return squares
 
     def _apply(self, start: int, stop: int, gradients: Sequence[Tensor], settings: Tensor) -> Tensor:
         return self.kernels.adamw(

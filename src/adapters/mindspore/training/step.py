@@ -13,7 +13,7 @@ from glm3.adapters.mindspore.kernels.base import Tensor
 from glm3.adapters.mindspore.network import ChatGLMNetwork
 from glm3.adapters.mindspore.training.optimizer import Optimizer, float32_parameters
 
-__all__ = ["SplitStep", "WholeStep"]
+__all__ = ["GradientStep", "SplitStep", "WholeStep"]
 
 
 class _ScaledLoss(nn.Cell):
@@ -60,6 +60,14 @@ class WholeStep(nn.Cell):
         return ops.stack((loss, norm, finite))
 
 
+class GradientStep:
+    """A step of one micro-batch in two graphs, between which the ranks of a job can wait for each other."""
+
+    def __init__(self, network: ChatGLMNetwork, optimizer: Optimizer) -> None:
+        self.gradients = _Gradients(network, optimizer.parameters)
+        self.update = _Apply(optimizer)
+
+
 class SplitStep:
     """A step in parts: sum the gradients of micro-batches, let the host see the sums, update from them."""
 
@@ -100,6 +108,16 @@ class _Accumulate(nn.Cell):
         for i in range(len(self.sums)):
             loss = ops.depend(loss, ops.assign_add(self.sums[i], gradients[i]))
         return loss
+
+
+class _Apply(nn.Cell):
+    def __init__(self, optimizer: Optimizer) -> None:
+        super().__init__(auto_prefix=False)
+        self.optimizer = optimizer
+
+    def construct(self, gradients: Sequence[Tensor], settings: Tensor) -> Tensor:
+        """Return the norm of the gradients, and 1 if they were finite."""
+        return ops.stack(self.optimizer(gradients, settings))
 
 
 class _Update(nn.Cell):

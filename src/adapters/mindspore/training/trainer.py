@@ -11,14 +11,16 @@ import numpy as np
 from attrs import evolve
 from mindspore import Parameter
 
+from glm3.adapters.mindspore.communicator import MindSporeCommunicator
 from glm3.adapters.mindspore.kernels.base import Tensor
 from glm3.adapters.mindspore.network import ChatGLMNetwork
 from glm3.adapters.mindspore.runtime import graph_mode
 from glm3.adapters.mindspore.tensors import dtype_of, to_carrier, to_tensor
 from glm3.adapters.mindspore.training.dropout import DropoutKey
+from glm3.adapters.mindspore.training.exchange import Group
 from glm3.adapters.mindspore.training.optimizer import Optimizer
-from glm3.adapters.mindspore.training.step import SplitStep, WholeStep
-from glm3.domain.errors import InvalidInputError
+from glm3.adapters.mindspore.training.step import GradientStep, SplitStep, WholeStep
+from glm3.domain.errors import BackendError, InvalidInputError
 from glm3.domain.lazy_arrays import LazyArrays
 from glm3.domain.model_inputs import check_targets
 from glm3.domain.parameter_check import require_shapes
@@ -27,6 +29,7 @@ from glm3.domain.ports.training import MicroBatch, StepReport
 from glm3.domain.tensors import Array
 from glm3.domain.training.loss_scale import DynamicLossScale
 from glm3.domain.training.options import TrainOptions
+from glm3.domain.training.shares import complete_rows, own_rows, require_plain, shared_rows
 
 __all__ = ["MindSporeTrainer"]
 
@@ -36,9 +39,10 @@ _SCALARS = ("step", "loss_scale", "good_steps")
 class MindSporeTrainer:
     """Train a network's parameters in place, with whole steps compiled as graphs.
 
-    A step of one micro-batch on one rank is one graph. Otherwise one graph adds each micro-batch's gradients
-    to sums, the host adds the sums of all ranks, and a second graph updates. Each new ``(batch, seq)``
-    compiles once: pad to one shape.
+    A step of one micro-batch on one rank is one graph. Otherwise one graph makes the gradients, or adds those
+    of each micro-batch to sums, the ranks wait for each other, and a second graph updates. Over ranks of
+    MindSpore's runtime that graph adds up the gradients of all, and may share the optimizer's work out; over
+    any other communicator the host adds them up. Each new ``(batch, seq)`` compiles once: pad to one shape.
 
     ``dropout_key`` is the network's, if it has dropouts: masks follow from the seed, the number of the step,
     the rank and the micro-batch, and from nothing that would have to be saved.
@@ -67,14 +71,20 @@ class MindSporeTrainer:
         if options.recompute:
             for layer in network.layers:
                 layer.recompute()
-        self._optimizer = Optimizer(list(self._parameters.values()), network.kernels, options)
+        self._group = _group_of(communicator)
+        self._rows = _rows_of(self._parameters, options, communicator, self._group)
+        self._optimizer = Optimizer(
+            list(self._parameters.values()), network.kernels, options, self._group, self._rows
+        )
         self._whole = WholeStep(network, self._optimizer)
+        self._parted = GradientStep(network, self._optimizer)
         self._split: SplitStep | None = None  # made when it is needed: its sums take memory
 
     def step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepReport:
         for batch in micro_batches:
             check_targets(self._network.config, batch.input_ids, batch.targets)
-        supervised = int(self._all_ranks(sum(batch.supervised_tokens for batch in micro_batches)))
+        own = sum(batch.supervised_tokens for batch in micro_batches)
+        supervised = int(self._all_ranks(own))
         if not supervised:
             raise InvalidInputError(
                 "nothing to learn",
@@ -85,12 +95,19 @@ class MindSporeTrainer:
         scale = self._scale.value
         settings = self._optimizer.settings(learning_rate, self._updates + 1, 1 / scale)
         with graph_mode(), self._training():
-            if len(micro_batches) == 1 and self._communicator.world_size == 1:
+            if len(micro_batches) > 1 or (self._group is None and self._communicator.world_size > 1):
+                loss, norm, finite = self._step_in_parts(micro_batches, scale, supervised, settings)
+            elif self._group is not None:
+                weight = own / supervised
+                loss, gradients = self._parted.gradients(*self._inputs(micro_batches[0], 0, weight * scale))
+                loss = self._all_ranks(weight * float(loss.asnumpy()))
+                with self._collectives():
+                    norm, finite = self._parted.update(gradients, settings).asnumpy().tolist()
+            else:
                 inputs = self._inputs(micro_batches[0], 0, scale)
                 loss, norm, finite = self._whole(*inputs, settings).asnumpy().tolist()
-            else:
-                loss, norm, finite = self._step_in_parts(micro_batches, scale, supervised, settings)
-        self._optimizer.give_parameters()
+        with self._collectives():
+            self._optimizer.give_parameters()
         overflow = not finite
         if self._scaled:
             self._scale = self._scale.after(overflow=overflow)
@@ -113,15 +130,21 @@ class MindSporeTrainer:
             }
         )
 
+    def shares(self) -> Mapping[str, slice]:
+        """See :class:`glm3.domain.ports.training.SupportsShares`."""
+        return dict(self._rows)
+
     def restore(self, parameters: Mapping[str, Array], state: Mapping[str, Array]) -> None:
         moments = {parameter.name: parameter for parameter in self._optimizer.state}
-        _require_fit(self._parameters, parameters)
-        _require_fit({**moments, **dict.fromkeys(_SCALARS)}, state)
+        wholes = complete_rows(parameters, self._shapes(), self._rows, self._communicator)
+        own = own_rows(state, self._shapes(), self._rows)
+        _require_fit(self._parameters, wholes)
+        _require_fit({**moments, **dict.fromkeys(_SCALARS)}, own)
         for name, parameter in self._parameters.items():
-            _set(parameter, parameters[name])
+            _set(parameter, wholes[name])
         self._optimizer.take_parameters()
         for name, parameter in moments.items():
-            _set(parameter, state[name])
+            _set(parameter, own[name])
         self._updates = int(state["step"])
         self._scale = evolve(
             self._scale, value=float(state["loss_scale"]), good_steps=int(state["good_steps"])
@@ -140,9 +163,14 @@ class MindSporeTrainer:
             loss += weight * float(self._split.accumulate(*inputs).asnumpy())
         if self._communicator.world_size > 1:
             loss = self._all_ranks(loss)
-            self._split.load(self._communicator.all_reduce(self._split.flat()))
-        norm, finite = self._split.update(settings).asnumpy().tolist()
+            if self._group is None:
+                self._split.load(self._communicator.all_reduce(self._split.flat()))
+        with self._collectives():
+            norm, finite = self._split.update(settings).asnumpy().tolist()
         return loss, norm, finite
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(parameter.shape) for name, parameter in self._parameters.items()}
 
     def _inputs(self, batch: MicroBatch, index: int, factor: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return what a graph takes of this rank's micro-batch number ``index``, and set its dropout."""
@@ -155,6 +183,15 @@ class MindSporeTrainer:
         return input_ids, targets, ms.Tensor(factor, ms.float32)
 
     @contextmanager
+    def _collectives(self) -> Iterator[None]:
+        """Let the failure of a collective inside a graph say who is missing."""
+        if isinstance(self._communicator, MindSporeCommunicator):
+            with self._communicator.native("the training step"):
+                yield
+        else:
+            yield
+
+    @contextmanager
     def _training(self) -> Iterator[None]:
         self._network.set_train(True)
         try:
@@ -164,6 +201,39 @@ class MindSporeTrainer:
 
     def _all_ranks(self, value: float) -> float:
         return float(self._communicator.all_reduce(np.array(value, np.float64)))
+
+
+def _group_of(communicator: Communicator) -> Group | None:
+    """Return the group whose collectives can be compiled into a step."""
+    if communicator.world_size == 1 or not isinstance(communicator, MindSporeCommunicator):
+        return None
+    return Group(communicator.group, communicator.rank, communicator.world_size)
+
+
+def _rows_of(
+    parameters: Mapping[str, Parameter],
+    options: TrainOptions,
+    communicator: Communicator,
+    group: Group | None,
+) -> dict[str, slice]:
+    """Return the rows that this rank updates of parameters that are shared out.
+
+    Raises:
+        BackendError: the communicator cannot be compiled into a graph.
+        ConfigError: the network itself is to be cut.
+    """
+    if options.cut is None:
+        return {}
+    require_plain(options.cut, communicator.world_size)
+    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    itemsizes = {name: dtype_of(parameter).itemsize for name, parameter in parameters.items()}
+    rows = shared_rows(options.cut, shapes, itemsizes, communicator.rank)
+    if rows and group is None:
+        raise BackendError(
+            "the optimizer is shared out among ranks of MindSpore's runtime only",
+            found=type(communicator).__name__,
+        )
+    return rows
 
 
 def _require_fit(expected: Mapping[str, Parameter | None], found: Mapping[str, Array]) -> None:
