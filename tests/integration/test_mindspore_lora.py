@@ -12,7 +12,7 @@ from glm3.domain.ports.training import MicroBatch, SupportsLoRA
 from glm3.domain.tensors import DType, from_float32
 from glm3.domain.training.lora import LoRAConfig, adapted_modules, adapter_names, adapter_shapes, merge
 from glm3.domain.training.options import TrainOptions
-from support.models import KERNEL_SETS, mindspore_model, tiny_config
+from support.models import KERNEL_SETS, kernel_set, mindspore_model, tiny_config
 
 CONFIG = tiny_config(num_layers=1)
 EVERYWHERE = LoRAConfig(rank=3, alpha=6, target_modules="*")
@@ -157,14 +157,15 @@ def test_dropout_is_for_training_only_and_follows_the_seed(parameters):
     np.testing.assert_allclose(losses(seed=0, kernels="stock"), first, rtol=1e-5)
 
 
-def test_dropout_zeroes_its_share_and_keeps_the_mean(parameters):
-    """Seen through an adapter of rank 1 that sums its inputs: no two of many masks are the same."""
+@pytest.mark.parametrize("kernels", ["cpu", "stock"])
+def test_dropout_zeroes_its_share_and_keeps_the_mean(kernels):
+    """Masks of other keys and other layers have nothing to do with each other."""
     import mindspore as ms
 
     from glm3.adapters.mindspore.training.dropout import DropoutKey, KeyedDropout
 
-    key = DropoutKey()
-    layers = [KeyedDropout(0.3, key, salt).set_train(True) for salt in (0, 1)]
+    key, made = DropoutKey(), kernel_set(kernels, CONFIG)
+    layers = [KeyedDropout(made, 0.3, key, salt).set_train(True) for salt in (0, 1)]
     x = ms.Tensor(np.ones((200, 300), np.float32))
     masks = []
     for identity in ((0, 0), (0, 1)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from ctypes import c_double, c_float, c_int, c_int64, c_void_p
+from ctypes import c_double, c_float, c_int, c_int64, c_uint32, c_void_p
 from functools import cache
 
 import numpy as np
@@ -75,6 +75,13 @@ class NativeCore:
 
     def swiglu_backward(self, dy, h):
         return self._call("swiglu_backward", [h.shape], lambda dh: (_in(dy), _in(h), dh, *_sizes(dy)))[0]
+
+    def dropout(self, x, key, threshold, scale):
+        return self._call(
+            "dropout",
+            [x.shape],
+            lambda y: (_in(x), c_uint32(key), c_float(threshold), c_float(scale), y, c_int64(x.size)),
+        )[0]
 
     def attention(self, shape, cos, sin, qkv):
         return self._call(

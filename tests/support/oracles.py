@@ -92,3 +92,13 @@ def adamw(parameter, m, v, gradient, *, lr, beta1, beta2, epsilon, decay, step, 
     v = beta2 * v + (1 - beta2) * gradient**2
     m_hat, v_hat = (m / (1 - beta1**step), v / (1 - beta2**step)) if corrected else (m, v)
     return parameter - lr * (m_hat / (np.sqrt(v_hat) + epsilon) + decay * parameter), m, v
+
+
+def dropout_hash(size, key):
+    """Return the 24 bits that decide about each place: "lowbias32", keyed between its first two rounds."""
+    state = np.arange(size, dtype=np.uint64)
+    word = np.uint64(0xFFFFFFFF)
+    rounds = [(16, 0x7FEB352D, key), (16, 0x7FEB352D, 0), (15, 0x846CA68B, 0)]
+    for shift, factor, mixed_in in rounds:
+        state = ((state ^ (state >> np.uint64(shift))) * np.uint64(factor) & word) ^ np.uint64(mixed_in)
+    return state >> np.uint64(8)

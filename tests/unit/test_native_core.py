@@ -84,6 +84,20 @@ def test_swiglu(core, seed, rows, width, scale):
     assert_close(core.swiglu_backward(dy, h), oracles.swiglu_gradient(*double(dy, h)))
 
 
+@FEW
+@given(SEEDS, st.integers(1, 40_000), st.integers(0, 2**32 - 1), st.sampled_from([0.1, 0.5, 0.9]))
+def test_dropout(core, seed, size, key, rate):
+    (x,) = draw(seed, size)
+    kept = oracles.dropout_hash(size, key) >= np.float32(rate * 2**24)
+    scale = np.float32(1 / (1 - rate))
+    np.testing.assert_array_equal(core.dropout(x, key, rate * 2**24, scale), np.where(kept, x * scale, 0))
+
+
+def test_dropout_does_not_hide_overflow(core):
+    x = np.full(1000, np.inf, np.float32)
+    assert not np.isfinite(core.dropout(x, 1, 0.5 * 2**24, 2.0)).any()
+
+
 @st.composite
 def attention_shapes(draw):
     kv, group = draw(st.sampled_from([(1, 1), (1, 3), (2, 1), (2, 2), (3, 1), (4, 1)]))

@@ -102,6 +102,13 @@ class Kernels(Protocol):
         """
         ...
 
+    def dropout(self, x: Tensor, key: Tensor, rate: float) -> Tensor:
+        """Return ``x`` with a share ``rate`` of its numbers zero and the others times ``1 / (1 - rate)``.
+
+        Which ones follows from their place and ``key``, a uint32 scalar, alone: the same in every set.
+        """
+        ...
+
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss over labels other than -100, a scalar: sum / (count + 1e-8), in float32.
 

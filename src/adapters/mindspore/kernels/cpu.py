@@ -14,6 +14,7 @@ import mindspore as ms
 from mindspore import ops
 
 from glm3.adapters.mindspore.kernels.base import HeadLayout, Tensor
+from glm3.adapters.mindspore.kernels.dropout import dropout_settings
 from glm3.adapters.mindspore.kernels.stock import StockKernels, widen
 
 __all__ = ["CpuKernels"]
@@ -40,6 +41,7 @@ class CpuKernels(StockKernels):
         self.fused_cross_entropy = _cross_entropy(library)
         self.fused_sum_of_squares = _operator(library, "SumOfSquares", _scalar_shape)
         self.adamw = _CpuAdamW(library)
+        self.dropout = _CpuDropout(library)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         y = self.matmul_transposed(x, widen(weight))
@@ -92,6 +94,29 @@ class _CpuAdamW:
             updated = self.fused(parameters[i], means[i], squares[i], gradients[i], settings)
             done = ops.depend(done, updated)
         return done
+
+
+@ms.jit_class
+class _CpuDropout:
+    """Hash and multiply in one pass; the backward pass does so again, and no mask is kept."""
+
+    def __init__(self, library: Path) -> None:
+        backward = _operator(library, "Dropout", 0)
+
+        def bprop(
+            _x: Tensor, key: Tensor, settings: Tensor, _out: Tensor, dout: Tensor
+        ) -> tuple[Tensor, ...]:
+            return backward(dout, key, settings), ops.zeros_like(key), ops.zeros_like(settings)
+
+        self.fused = _operator(library, "Dropout", 0, bprop=bprop)
+
+    def __call__(self, x: Tensor, key: Tensor, rate: float) -> Tensor:
+        return self.fused(x, key, _dropout_settings(rate))
+
+
+@cache
+def _dropout_settings(rate: float) -> Tensor:
+    return ms.Tensor(dropout_settings(rate), ms.float32)
 
 
 @cache

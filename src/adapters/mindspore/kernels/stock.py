@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from glm3.adapters.mindspore.kernels.adamw import StockAdamW
 from glm3.adapters.mindspore.kernels.base import Extension, HeadLayout, Tensor
+from glm3.adapters.mindspore.kernels.dropout import StockDropout
 
 __all__ = ["StockKernels", "widen"]
 
@@ -65,6 +66,7 @@ class StockKernels:
         self.softmax = ops.Softmax(-1)
         self.swap = ms.Tensor(_pair_swap(layout.head_dim))
         self.adamw: Callable[..., Tensor] = StockAdamW()
+        self.dropout: Callable[..., Tensor] = StockDropout()
 
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         if weight.dtype == ms.bfloat16:  # no CPU operator gathers it: move the bits, widen the rows

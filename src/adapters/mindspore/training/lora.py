@@ -70,7 +70,7 @@ class Adapter(AdapterParameters):
                 getattr(block, place),
                 (self._parameters[a], self._parameters[b]),
                 config.scale,
-                KeyedDropout(config.dropout, self.key, salt) if config.dropout else None,
+                KeyedDropout(network.kernels, config.dropout, self.key, salt) if config.dropout else None,
             )
             layer.set_train(False)
             setattr(block, place, layer)

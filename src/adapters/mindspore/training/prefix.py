@@ -36,7 +36,7 @@ class PrefixEncoder(nn.Cell):
             self.inner, self.inner_bias, self.outer, self.outer_bias = (
                 parameters[name] for name in PREFIX_PROJECTION
             )
-        self.dropout = KeyedDropout(dropout, key, 0) if dropout else None
+        self.dropout = KeyedDropout(self.kernels, dropout, key, 0) if dropout else None
 
     def construct(self) -> tuple[Tensor, ...]:
         """Return the keys of the first layer, its values, the keys of the second layer, …"""

@@ -10,6 +10,7 @@
 #include "core/attention_backward.h"
 #include "core/bias.h"
 #include "core/cross_entropy.h"
+#include "core/dropout.h"
 #include "core/reduce.h"
 #include "core/rms_norm.h"
 #include "core/swiglu.h"
@@ -38,11 +39,11 @@ class Tensors {
   Index width(int i) const { return ranks_[i] == 0 ? 1 : shapes_[i][ranks_[i] - 1]; }
   Index rows(int i) const { return width(i) == 0 ? 0 : size(i) / width(i); }
 
-  // Whether there are `count` tensors, all float32 but for the one at `int_position`, which is int32.
-  bool are(int count, int int_position = -1) const {
+  // Whether there are `count` tensors, all float32 but for the one at `int_position`, which is of `int_type`.
+  bool are(int count, int int_position = -1, const char* int_type = "int32") const {
     if (count_ != count) return false;
     for (int i = 0; i < count; ++i)
-      if (std::strcmp(dtypes_[i], i == int_position ? "int32" : "float32") != 0) return false;
+      if (std::strcmp(dtypes_[i], i == int_position ? int_type : "float32") != 0) return false;
     return true;
   }
 
@@ -148,6 +149,15 @@ GLM3_OPERATOR(Glm3AttentionBackward) {
   if (!fits(shape, t, 1, 3, 4, 5)) return kBadLayout;
   glm3::attention_backward(shape, RotaryTables{t.floats(2), t.floats(3)},
                            {t.floats(1), t.floats(0), t.floats(4), t.floats(5)}, t.floats(6));
+  return kDone;
+}
+
+// x, key, (threshold, scale) -> y
+GLM3_OPERATOR(Glm3Dropout) {
+  if (!t.are(4, 1, "uint32") || t.size(1) != 1 || t.size(2) != 2 || t.size(3) != t.size(0)) return kBadLayout;
+  std::uint32_t key;
+  std::memcpy(&key, t.ints(1), sizeof key);
+  glm3::dropout(t.floats(0), key, t.floats(2)[0], t.floats(2)[1], t.floats(3), t.size(0));
   return kDone;
 }
 

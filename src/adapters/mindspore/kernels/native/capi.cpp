@@ -6,6 +6,7 @@
 #include "core/attention_backward.h"
 #include "core/bias.h"
 #include "core/cross_entropy.h"
+#include "core/dropout.h"
 #include "core/parallel.h"
 #include "core/reduce.h"
 #include "core/rms_norm.h"
@@ -60,6 +61,10 @@ int glm3_attention_backward(const AttentionShape* shape, const float* cos, const
   if (!shape->is_valid()) return 1;
   glm3::attention_backward(*shape, RotaryTables{cos, sin}, {qkv, dout, out, lse}, dqkv);
   return 0;
+}
+
+void glm3_dropout(const float* x, std::uint32_t key, float threshold, float scale, float* y, Index size) {
+  glm3::dropout(x, key, threshold, scale, y, size);
 }
 
 int glm3_cross_entropy(const float* logits, const std::int32_t* labels, float* loss, glm3::RowSum* row_sums, Index rows,
