@@ -10,9 +10,11 @@ from glm3.adapters.memory.numpy_trainer import NumpyTrainer
 from glm3.adapters.memory.single_process_communicator import SingleProcessCommunicator
 from glm3.adapters.mindspore.training.trainer import MindSporeTrainer
 from glm3.domain.errors import InvalidInputError, ParameterMismatchError
+from glm3.domain.layout.network_cut import NetworkCut
 from glm3.domain.ports.training import MicroBatch, SupportsTraining
 from glm3.domain.training.options import TrainOptions
 from support.models import mindspore_model, tiny_config
+from support.worlds import Threads
 
 ADAPTERS = [NumpyTrainer, MindSporeTrainer]
 RATE = 1e-2
@@ -200,3 +202,42 @@ def test_what_does_not_fit_is_not_restored(build, spoil):
     with pytest.raises(ParameterMismatchError):
         trainer.restore(parameters, state)
     assert_bits_equal(kept(trainer.parameters()), before)
+
+
+def on_rank_of_threads(communicator, shared):
+    """Two steps, a save, a restore from this rank's own rows, two steps."""
+    cut = NetworkCut(
+        data_parallel=communicator.world_size, optimizer_parallel=shared, optimizer_threshold=256
+    )
+    options = TrainOptions(cut=cut)
+    whole = [batch_of(rows=4, supervised=[3, 12, 1, 9], seed=seed) for seed in range(4)]
+    mine = slice(communicator.rank, None, communicator.world_size)
+    work = [MicroBatch(batch.input_ids[mine], batch.targets[mine]) for batch in whole]
+    weights = NumpyModel.random(CONFIG, seed=1, scale=0.3).parameters()
+    straight = begin(model_of("numpy", weights), options, communicator)
+    reports = [straight.step([batch], RATE) for batch in work[:2]]
+    rows = straight.shares()
+    parameters = {n: array[rows.get(n, slice(None))] for n, array in kept(straight.parameters()).items()}
+    resumed = begin(model_of("numpy", weights), options, communicator)
+    resumed.restore(parameters, kept(straight.state()))
+    again = [resumed.step([batch], RATE) for batch in work[2:]]
+    assert again == [straight.step([batch], RATE) for batch in work[2:]]
+    assert_bits_equal(kept(resumed.parameters()), kept(straight.parameters()))
+    assert_bits_equal(kept(resumed.state()), kept(straight.state()))
+    return [*reports, *again], kept(straight.parameters()), rows
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("shared", [False, True])
+def test_ranks_that_share_a_batch_learn_what_one_learns(size, shared):
+    """In numpy and threads; of MindSpore's trainer real processes are asked, in another test."""
+    ((expected, weights, _),) = Threads(1).run(on_rank_of_threads, False)
+    for rank, (reports, found, rows) in enumerate(Threads(size).run(on_rank_of_threads, shared)):
+        assert bool(rows) is shared
+        for own in rows.values():
+            assert own.start == rank * (own.stop - own.start)
+        for report, wanted in zip(reports, expected, strict=True):
+            assert report.loss == pytest.approx(wanted.loss, rel=1e-5)
+            assert report.grad_norm == pytest.approx(wanted.grad_norm, rel=1e-5)
+        for name, array in weights.items():
+            np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-5, err_msg=name)

@@ -20,6 +20,7 @@ from glm3.domain.ports.training import MicroBatch, StepReport
 from glm3.domain.tensors import Array
 from glm3.domain.training.loss_scale import DynamicLossScale
 from glm3.domain.training.options import TrainOptions, decays
+from glm3.domain.training.shares import complete_rows, own_rows, require_plain, shared_rows
 
 if TYPE_CHECKING:
     from glm3.adapters.memory.numpy_model import NumpyModel
@@ -34,7 +35,8 @@ _NUDGE = np.float32(1e-2)  # float32 losses are too coarse for less, the third d
 class NumpyTrainer:
     """Update the output layer of ``model``, or its prefix if it has one.
 
-    Without a prefix every parameter has moments, and those of all but the output layer stay zero.
+    Without a prefix every parameter has moments, and those of all but the output layer stay zero. Ranks share
+    the work out as the options' cut says.
     """
 
     def __init__(self, model: NumpyModel, options: TrainOptions, communicator: Communicator) -> None:
@@ -45,10 +47,16 @@ class NumpyTrainer:
         for name, array in self._weights.items():
             self._weights[name] = np.array(array)
         model.replace(self._weights)
+        self._shapes = {name: array.shape for name, array in self._weights.items()}
+        self._rows: dict[str, slice] = {}
+        if options.cut is not None:
+            require_plain(options.cut, communicator.world_size)
+            itemsizes = {name: array.itemsize for name, array in self._weights.items()}
+            self._rows = shared_rows(options.cut, self._shapes, itemsizes, communicator.rank)
         self._moments = {
-            f"{kind}.{name}": np.zeros_like(array)
+            f"{kind}.{name}": np.zeros_like(self._own(name))
             for kind in ("adam_m", "adam_v")
-            for name, array in self._weights.items()
+            for name in self._weights
         }
         self._updates = 0
         self._scale = DynamicLossScale(
@@ -62,11 +70,16 @@ class NumpyTrainer:
             raise InvalidInputError("nothing to learn", field="targets", expected="a target beside -100")
         parts = [self._gradient(batch) for batch in micro_batches]
         loss = float(self._sum(np.array(sum(part[0] for part in parts)))) / supervised
-        gradients = [
-            self._sum(np.sum([part[1][i] for part in parts], axis=0)) / supervised
-            for i in range(len(self._learned))
-        ]
-        norm = float(np.linalg.norm([np.linalg.norm(gradient) for gradient in gradients]))
+        gradients, squares = [], 0.0
+        for i, name in enumerate(self._learned):
+            summed = np.sum([part[1][i] for part in parts], axis=0)
+            if name in self._rows:
+                gradients.append(self._communicator.reduce_scatter(summed) / supervised)
+                squares += float(self._sum(np.array(np.square(gradients[i], dtype=np.float64).sum())))
+            else:
+                gradients.append(self._sum(summed) / supervised)
+                squares += float(np.square(gradients[i], dtype=np.float64).sum())
+        norm = float(np.sqrt(squares))
         overflow = not np.isfinite(norm)
         scale = self._scale.value
         if self._options.loss_scale is not None:
@@ -88,10 +101,16 @@ class NumpyTrainer:
             "good_steps": np.array(self._scale.good_steps, np.int64),
         }
 
+    def shares(self) -> Mapping[str, slice]:
+        """See :class:`glm3.domain.ports.training.SupportsShares`."""
+        return dict(self._rows)
+
     def restore(self, parameters: Mapping[str, Array], state: Mapping[str, Array]) -> None:
         """See :class:`glm3.domain.ports.training.Trainer`."""
         wanted = {**self._weights, **self._moments}
-        given = {**parameters, **{n: a for n, a in state.items() if n.startswith("adam_")}}
+        wholes = complete_rows(parameters, self._shapes, self._rows, self._communicator)
+        own = own_rows(state, self._shapes, self._rows)
+        given = {**wholes, **{n: a for n, a in own.items() if n.startswith("adam_")}}
         require_shapes({n: a.shape for n, a in given.items()}, {n: a.shape for n, a in wanted.items()})
         for name, array in wanted.items():
             array[...] = given[name]
@@ -153,9 +172,15 @@ class NumpyTrainer:
             square += np.float32(1 - options.beta2) * (clipped * clipped - square)
             root = np.sqrt(square / np.float32(second))
             change = (mean / np.float32(first)) / (root + np.float32(options.eps))
-            weight = self._weights[name]
+            weight = self._own(name)
             decay = options.weight_decay if decays(name, weight.shape) else 0.0
             weight -= np.float32(learning_rate) * (change + np.float32(decay) * weight)
+            if name in self._rows:
+                self._weights[name][...] = np.concatenate(self._communicator.all_gather(weight))
+
+    def _own(self, name: str) -> FloatArray:
+        """Return the rows of a parameter that this rank updates, to write into."""
+        return self._weights[name][self._rows.get(name, slice(None))]
 
     def _sum(self, array: Array) -> Array:
         return self._communicator.all_reduce(array)
