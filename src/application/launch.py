@@ -117,7 +117,7 @@ class LaunchPlanner:
             faults += config_faults(request.config, placing.world_size if placing else None)
             faults += missing_files(request.config, request.folder, self.builtin_rows)
         if faults or placing is None:
-            raise MultipleFaultsError(f"{len(faults)} reasons not to start any rank", faults)
+            raise MultipleFaultsError(f"no rank is started, faults: {len(faults)}", faults)
         return self._plan(request, placing, table)
 
     def _plan(self, request: LaunchRequest, placing: Placing, table: RankTable | None) -> LaunchPlan:

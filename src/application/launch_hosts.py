@@ -46,7 +46,7 @@ def plan_hosts(request: HostsRequest, table: RankTable | None) -> Job:
     """
     faults = _faults(request, table)
     if faults:
-        raise MultipleFaultsError(f"{len(faults)} reasons not to start any rank", faults)
+        raise MultipleFaultsError(f"no rank is started, faults: {len(faults)}", faults)
     count = len(request.hosts)
     if request.table is not None:
         shared = ["--rank-table", str(request.table)]

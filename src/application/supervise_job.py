@@ -38,6 +38,7 @@ class JobSupervisor:
     _helpers: set[str] = field(factory=set, init=False)
     _tails: dict[str, deque[str]] = field(factory=dict, init=False)
     _asked: int = field(default=0, init=False)
+    _interrupted: bool = field(default=False, init=False)
     _failure: Failure | None = field(default=None, init=False)
     _failed_at: float | None = field(default=None, init=False)
     _ended_well_at: float | None = field(default=None, init=False)
@@ -51,7 +52,7 @@ class JobSupervisor:
 
     def terminate(self) -> None:
         """End the job at once, whatever was asked before."""
-        self._asked = max(self._asked, 1) + 1
+        self._asked += 2
         self.runner.wake()
 
     def run(self, job: Job) -> JobResult:
@@ -72,7 +73,7 @@ class JobSupervisor:
             raise
         self._end_all()
         ending = 0.0 if self._failed_at is None else self.clock() - self._failed_at
-        return JobResult(failure=self._failure, interrupted=self._asked > 0, ending_seconds=ending)
+        return JobResult(failure=self._failure, interrupted=self._interrupted, ending_seconds=ending)
 
     def _start(self, spec: ProcessSpec, group: set[str]) -> None:
         self.runner.start(spec)
@@ -90,8 +91,8 @@ class JobSupervisor:
                 self.show(event.name, event.text)
             elif isinstance(event, ProcessEnded):
                 self._take_leave(event)
-            while obeyed < self._asked:
-                obeyed += 1
+            if obeyed < self._asked:
+                obeyed = self._asked
                 self._obey(obeyed)
             self._act_in_time()
 
@@ -108,9 +109,11 @@ class JobSupervisor:
         if not self._members:
             return
         if times_asked > 1:
+            self._interrupted = self._interrupted or self._failure is None
             self._fail(min(self._members), INTERRUPTED, "was interrupted")
             self._kill_at = self.clock()
         elif self._failure is None:
+            self._interrupted = True
             self.note("interrupted: the ranks finish what they are at (again: end them at once)")
             self._send_all(Order.INTERRUPT)
 

@@ -86,8 +86,18 @@ def test_the_second_interrupt_ends_them():
     run.supervisor.interrupt()
     result = run.result()
     assert (result.exit_code, result.interrupted) == (130, True)
-    assert [order for _, order in run.orders("b")] == [Order.INTERRUPT, Order.TERMINATE, Order.KILL]
+    assert [order for _, order in run.orders("b")] == [Order.TERMINATE, Order.KILL]
     assert run.runner.now == 0
+
+
+def test_an_interrupt_after_a_failure_does_not_hide_it():
+    run = Run(
+        {"a": Script(code=3), "b": Script(code=None, lines=("x",), answers={Order.TERMINATE: 0}, delay=5)}
+    )
+    run.supervisor.note = lambda text: run.supervisor.interrupt()  # the user reacts to the first message
+    result = run.result()
+    assert (result.exit_code, result.interrupted) == (3, False)
+    assert [order for _, order in run.orders("b")] == [Order.TERMINATE]
 
 
 def test_terminating_needs_no_second_time():

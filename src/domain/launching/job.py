@@ -54,7 +54,11 @@ class Failure:
 
 @frozen(kw_only=True)
 class JobResult:
-    """``ending_seconds`` passed from the failure until every process was gone."""
+    """How a job ended.
+
+    ``interrupted`` says that it was asked to end before anything failed. ``ending_seconds`` passed from the
+    failure until every process was gone.
+    """
 
     failure: Failure | None
     interrupted: bool

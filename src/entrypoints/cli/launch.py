@@ -59,6 +59,9 @@ def launch(
         typer.Option(min=1, max=65535, help="A free port there. [default: 8118; on one machine any]"),
     ] = None,
     join_timeout: Annotated[int, typer.Option(min=1, help="Seconds for all ranks to find each other.")] = 600,
+    stop_timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds for ranks to end before they are killed, if one failed.")
+    ] = 10.0,
     last_timeout: Annotated[
         float, typer.Option(min=0, help="Seconds for the last ranks to end after the first; 0 is for ever.")
     ] = 600.0,
@@ -90,6 +93,7 @@ def launch(
         master_port=master_port,
         node_rank=node_rank,
         join_timeout=join_timeout,
+        stop_timeout=stop_timeout,
         last_timeout=last_timeout,
         silence_timeout=silence_timeout,
         log_dir=log_dir,

@@ -48,6 +48,7 @@ class LaunchOptions:
     master_port: int | None = None
     node_rank: int | None = None
     join_timeout: int = 600
+    stop_timeout: float = 10.0
     last_timeout: float = 600.0
     silence_timeout: float = 0.0
     log_dir: Path | None = None
@@ -76,6 +77,7 @@ def run_launch(settings: Settings, options: LaunchOptions) -> int:
         show=lambda name, text: answer(f"[{name}] {text}") if shown is None or name in shown else None,
         note=note,
         patience=Patience(
+            stop=options.stop_timeout,
             last=options.last_timeout or None,
             silence=options.silence_timeout or None,
         ),
@@ -84,9 +86,7 @@ def run_launch(settings: Settings, options: LaunchOptions) -> int:
         Thread(target=_take_orders, args=(supervisor,), daemon=True).start()
     with _handling_signals(supervisor):
         result = supervisor.run(job)
-    if result.interrupted and result.failure is not None:
-        note("interrupted")
-    elif result.failure is not None:
+    if result.failure is not None and not result.interrupted:
         for line in result.failure.lines():
             note(line)
         note(f"all processes were gone {result.ending_seconds:.1f} s later")
@@ -153,9 +153,9 @@ def _job_of_hosts(options: LaunchOptions, command: RankCommand) -> Job:
         ranks = table.rank_count if table is not None else options.workers
         faults += config_faults(command.config, ranks)
     if faults:
-        raise MultipleFaultsError(f"{len(faults)} reasons not to start any rank", faults)
+        raise MultipleFaultsError(f"no rank is started, faults: {len(faults)}", faults)
     told = ["--join-timeout", str(options.join_timeout), "--last-timeout", str(options.last_timeout)]
-    told += ["--silence-timeout", str(options.silence_timeout)]
+    told += ["--silence-timeout", str(options.silence_timeout), "--stop-timeout", str(options.stop_timeout)]
     if options.log_dir is not None:
         told += ["--log-dir", str(options.log_dir.absolute())]
     python, *words = command.words
