@@ -27,7 +27,6 @@ UNIT = "library.cpp"
 FLAGS = (
     "-std=c++17",
     "-O3",
-    "-march=native" if platform.machine() in ("x86_64", "AMD64", "i686") else "-mcpu=native",
     # Of -ffast-math only what keeps NaN, infinity and the order of sums: overflow must stay visible, and a
     # resumed run must repeat the bits of the straight one.
     "-ffp-contract=fast",
@@ -41,7 +40,7 @@ FLAGS = (
 
 _log = logging.getLogger(__name__)
 
-_TIMEOUT = 600.0  # seconds; 4 are usual
+_TIMEOUT = 600.0  # seconds; 10 are usual
 _STDERR_LINES = 20
 
 
@@ -83,7 +82,12 @@ def find_compiler() -> Compiler | None:
 
 
 def kernel_library(
-    cache: Path, *, report: Callable[[str], object] = _log.info, sources: Path = SOURCES
+    cache: Path,
+    *,
+    report: Callable[[str], object] = _log.info,
+    sources: Path = SOURCES,
+    unit: str = UNIT,
+    target: str = "native",
 ) -> KernelBuild | None:
     """Return this machine's library, compiled unless ``cache`` has it; None where nothing can compile it.
 
@@ -93,14 +97,17 @@ def kernel_library(
     Args:
         cache: folder of compiled kernels; made if needed.
         report: called with a line for the user before a compilation and after it; logged by default.
-        sources: folder of ``library.cpp`` and all it includes.
+        sources: folder of ``unit`` and all it includes.
+        unit: the source file to compile.
+        target: the processor to compile for, as ``-march`` names it; by default this one.
 
     Raises:
         BackendError: compiling failed (the end of the compiler's messages is quoted), or ``cache`` cannot
             be written.
     """
     started = time.perf_counter()
-    folder = cache / _digest(*_source_texts(sources), *FLAGS, platform.machine(), _cpu_features())
+    flags = (*FLAGS, _target_flag(target), unit)
+    folder = cache / _digest(*_source_texts(sources), *flags, platform.machine(), _cpu_features())
     compiler = find_compiler()
     if compiler is None:
         built = next((path for path in sorted(folder.glob("*.so")) if _loads(path)), None)
@@ -110,7 +117,7 @@ def kernel_library(
         return KernelBuild(path, compiled=False, seconds=_since(started))
     report(f"compiling the CPU kernels with {compiler.version} (once for this machine)")
     try:
-        _compile(compiler, sources, path)
+        _compile(compiler, sources / unit, target, path)
     except OSError as error:
         raise BackendError(
             f"cannot write compiled kernels: {error.strerror or error}",
@@ -171,12 +178,18 @@ def _loads(path: Path) -> bool:
     return True
 
 
-def _compile(compiler: Compiler, sources: Path, path: Path) -> None:
+def _target_flag(target: str) -> str:
+    x86 = platform.machine() in ("x86_64", "AMD64", "i686")
+    return f"-mcpu={target}" if target == "native" and not x86 else f"-march={target}"
+
+
+def _compile(compiler: Compiler, unit: Path, target: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as folder:
         built = Path(folder) / path.name
         try:
-            done = _run([*compiler.command, *FLAGS, str(sources / UNIT), "-o", str(built)], timeout=_TIMEOUT)
+            command = [*compiler.command, *FLAGS, _target_flag(target), str(unit), "-o", str(built)]
+            done = _run(command, timeout=_TIMEOUT)
         except subprocess.TimeoutExpired as error:
             raise BackendError(f"compiling the CPU kernels took more than {_TIMEOUT:.0f} s") from error
         if done.returncode != 0:

@@ -1,0 +1,208 @@
+"""Call the inference kernels without MindSpore, compiled for any processor that this machine can be."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from collections.abc import Sequence
+from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from glm3.adapters.mindspore.kernels.compiler import kernel_library
+from glm3.domain.quantization import PackedWeight
+from glm3.domain.tensors import DType, to_float32
+from glm3.entrypoints.paths import cache_folder
+
+GUARD = 64  # numbers before and behind each output that no kernel may touch
+CANARY = np.float32(-1234.5)
+
+STORAGES = {DType.FLOAT32: 0, DType.FLOAT16: 1, DType.BFLOAT16: 2, 8: 3, 4: 4}
+CACHE_FORMATS = {"fp32": 0, "fp16": 1, "int8": 2}
+
+# What each x86-64 target needs, from the narrowest on. Elsewhere only the machine itself is tried.
+TARGETS = {
+    "x86-64": set(),
+    "x86-64-v3": {"avx2", "fma", "f16c"},
+    "skylake-avx512": {"avx512f", "avx512bw"},
+    "native": set(),
+}
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return frozenset()
+    lines = [line for line in text.splitlines() if line.startswith(("flags", "Features"))]
+    return frozenset(lines[0].split(":")[1].split()) if lines else frozenset()
+
+
+@cache
+def inference_core(target: str) -> InferenceCore:
+    """Return the kernels compiled for ``target``; skip where this machine cannot run or make them."""
+    if target != "native" and platform.machine() != "x86_64":
+        pytest.skip(f"{target} is no processor of this kind")
+    if lacking := TARGETS[target] - cpu_flags():
+        pytest.skip(f"this processor lacks {', '.join(sorted(lacking))}")
+    build = kernel_library(cache_folder() / "kernels", unit="inference.cpp", target=target)
+    if build is None:
+        pytest.skip("no C++ compiler on this machine")
+    return InferenceCore(build.path)
+
+
+class Matrix(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("storage", "group", "out", "in_")),
+        *((name, c_void_p) for name in ("data", "scales", "zeros")),
+    ]
+
+
+class Span(Structure):
+    _fields_ = [(name, c_int64) for name in ("row", "offset", "start", "length")]
+
+
+class LayerCache(Structure):
+    _fields_ = [(name, c_void_p) for name in ("keys", "values", "key_scales", "value_scales")]
+
+
+class CacheShape(Structure):
+    _fields_ = [(name, c_int64) for name in ("format", "rows", "capacity", "num_kv_heads", "head_dim")]
+
+
+class CachedAttention(Structure):
+    _fields_ = [
+        ("cache", CacheShape),
+        ("num_heads", c_int64),
+        ("cos", POINTER(c_float)),
+        ("sin", POINTER(c_float)),
+        ("rotary_dim", c_int64),
+    ]
+
+
+def plain_matrix(carrier: np.ndarray, dtype: DType) -> Matrix:
+    """Describe numbers stored row by row."""
+    return Matrix(STORAGES[dtype], 0, *carrier.shape, _address(carrier))
+
+
+def packed_matrix(weight: PackedWeight) -> Matrix:
+    return Matrix(
+        STORAGES[weight.scheme.bits],
+        weight.scheme.group or 0,
+        *weight.shape,
+        *(_address(array) for array in (weight.data, weight.scales, weight.zeros)),
+    )
+
+
+class LayerStore:
+    """One layer's cache as numpy arrays."""
+
+    def __init__(self, format_: str, rows: int, capacity: int, kv_heads: int, head_dim: int) -> None:
+        dtype = {"fp32": np.float32, "fp16": np.float16, "int8": np.int8}[format_]
+        shape = (rows, capacity, kv_heads, head_dim)
+        self.shape = CacheShape(CACHE_FORMATS[format_], *shape)
+        self.numbers = [np.zeros(shape, dtype) for _ in range(2)]
+        self.scales = (
+            [np.zeros(shape[:3], np.float32) for _ in range(2)] if format_ == "int8" else [None, None]
+        )
+        self.layer = LayerCache(*(_address(array) for array in (*self.numbers, *self.scales)))
+
+    def widened(self) -> list[np.ndarray]:
+        """Return the keys and values that are stored, in float64."""
+        return [
+            numbers.astype(np.float64) * (1 if scales is None else scales[..., None].astype(np.float64))
+            for numbers, scales in zip(self.numbers, self.scales, strict=True)
+        ]
+
+
+class InferenceCore:
+    """The C functions of the library, with numpy arrays in and out."""
+
+    def __init__(self, path: Path) -> None:
+        self.library = ctypes.CDLL(str(path))
+        self.library.glm3_dot_name.restype = c_char_p
+
+    @property
+    def dot_name(self) -> str:
+        return self.library.glm3_dot_name().decode()
+
+    def widen(self, carrier, dtype: DType):
+        y = _guarded((carrier.size,))
+        storage, size = c_int64(STORAGES[dtype]), c_int64(carrier.size)
+        self.library.glm3_widen(storage, c_void_p(_address(carrier)), c_void_p(_address(y)), size)
+        return _checked(y)
+
+    def narrow(self, x):
+        y = np.zeros(x.size, np.float16)
+        self.library.glm3_narrow(c_void_p(_address(x)), c_void_p(_address(y)), c_int64(x.size))
+        return y
+
+    def take_rows(self, matrix: Matrix, ids):
+        y = _guarded((len(ids), matrix.in_))
+        pointers = (c_void_p(_address(np.asarray(ids, np.int32))), c_void_p(_address(y)))
+        _require(self.library.glm3_take_rows(byref(matrix), *pointers, c_int64(len(ids))))
+        return _checked(y)
+
+    def product(self, matrix: Matrix, x, bias=None, residual=None, y=None):
+        """Return the product, into ``y`` if given; ``x`` may be its residual."""
+        tokens = len(x)
+        guarded = _guarded((tokens, matrix.out)) if y is None else None
+        pointers = (c_void_p(_address(array)) for array in (x, bias, residual, guarded if y is None else y))
+        _require(self.library.glm3_product(byref(matrix), *pointers, c_int64(tokens)))
+        return _checked(guarded) if y is None else y
+
+    def cached_attention(self, store: LayerStore, num_heads: int, cos, sin, qkv, spans: Sequence[Span]):
+        as_floats = [array.ctypes.data_as(POINTER(c_float)) for array in (cos, sin)]
+        attention = CachedAttention(store.shape, num_heads, *as_floats, 2 * cos.shape[1])
+        out = _guarded((len(qkv), num_heads * store.shape.head_dim))
+        array = (Span * len(spans))(*spans)
+        _require(
+            self.library.glm3_cached_attention(
+                byref(attention),
+                byref(store.layer),
+                c_void_p(_address(qkv)),
+                array,
+                c_int64(len(spans)),
+                c_void_p(_address(out)),
+            )
+        )
+        return _checked(out)
+
+
+def product_oracle(weight64, x, bias=None, residual=None):
+    y = x.astype(np.float64) @ weight64.T
+    for term in (bias, residual):
+        y = y if term is None else y + term
+    return y
+
+
+def numbers_of(carrier, dtype: DType):
+    return to_float32(carrier, dtype).astype(np.float64)
+
+
+def _address(array) -> int | None:
+    if array is None:
+        return None
+    assert array.flags.c_contiguous
+    return array.ctypes.data
+
+
+def _guarded(shape):
+    flat = np.full(int(np.prod(shape)) + 2 * GUARD, CANARY, np.float32)
+    return flat[GUARD : len(flat) - GUARD].reshape(shape)
+
+
+def _checked(array):
+    flat = array.base if array.base.base is None else array.base.base
+    assert (flat[:GUARD] == CANARY).all(), "wrote before its output"
+    assert (flat[len(flat) - GUARD :] == CANARY).all(), "wrote behind its output"
+    return array.copy()
+
+
+def _require(outcome: int) -> None:
+    if outcome:
+        raise ValueError(f"refused with {outcome}")

@@ -1,0 +1,298 @@
+"""The inference kernels, called without MindSpore, against float64 numpy, for every kind of processor that
+this machine can be.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from glm3.domain.quantization import QuantScheme, dequantize, pack
+from glm3.domain.tensors import DType, from_float32
+from support.inference_core import (
+    TARGETS,
+    LayerStore,
+    Matrix,
+    Span,
+    inference_core,
+    numbers_of,
+    packed_matrix,
+    plain_matrix,
+    product_oracle,
+)
+from support.quantization import random_levels, rounded_weights
+
+SEEDS = st.integers(0, 2**32 - 1)
+FLOATING = (DType.FLOAT32, DType.FLOAT16, DType.BFLOAT16)
+FEW = settings(max_examples=40, deadline=None)
+
+
+@pytest.fixture(scope="module", params=TARGETS)
+def core(request):
+    return inference_core(request.param)
+
+
+def normal(seed, *shape, scale=1.0):
+    return (scale * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
+
+
+def exactly_rounded(seed, tokens, width):
+    """Return inputs whose rounding to eight bits in steps of 32 is exact, and the rounded numbers."""
+    generator = np.random.default_rng(seed)
+    levels = generator.integers(-127, 128, (tokens, width)).astype(np.float32)
+    levels[:, ::32] = 127 * generator.choice([-1, 1], levels[:, ::32].shape)
+    exponents = generator.integers(-6, 6, levels[:, ::32].shape).repeat(32, axis=1)[:, :width]
+    return np.ldexp(levels, exponents)
+
+
+def assert_close(actual, expected, scale, tolerance=2e-6):
+    """Compare relative to ``scale``: the sum of the sizes of what was added up."""
+    assert actual.shape == expected.shape
+    assert (np.abs(actual - expected) <= tolerance * (scale + 1e-9)).all()
+
+
+@FEW
+@given(rounded_weights(largest=1100), SEEDS, st.integers(1, 20), st.booleans(), st.booleans())
+def test_products_with_packed_weights(core, drawn, seed, tokens, biased, added):
+    """Rounded inputs times levels are exact in integers; only scaled sums round."""
+    scheme, rounded = drawn
+    weight = pack(rounded, scheme)
+    x = exactly_rounded(seed, tokens, weight.shape[1])
+    bias = normal(seed, weight.shape[0]) if biased else None
+    residual = normal(seed + 1, tokens, weight.shape[0]) if added else None
+    numbers = dequantize(weight).astype(np.float64)
+    expected = product_oracle(numbers, x, bias, residual)
+    # A zero point is multiplied apart from the levels, so both sizes count.
+    largest = np.abs(numbers) + np.abs(rounded.scales.astype(np.float64)).max() * scheme.levels
+    scale = np.abs(x).astype(np.float64) @ largest.T + np.abs(expected)
+    actual = core.product(packed_matrix(weight), x, bias, residual)
+    assert_close(actual, expected, scale, 4e-6)
+
+
+@FEW
+@given(
+    SEEDS,
+    st.sampled_from(FLOATING),
+    st.integers(1, 140),
+    st.integers(1, 530),
+    st.integers(1, 20),
+    st.booleans(),
+)
+def test_products_with_plain_weights(core, seed, dtype, out, width, tokens, added):
+    carrier = from_float32(normal(seed, out, width), dtype)
+    x, bias = normal(seed + 1, tokens, width), normal(seed + 2, out)
+    residual = normal(seed + 3, tokens, out) if added else None
+    numbers = numbers_of(carrier, dtype)
+    expected = product_oracle(numbers, x, bias, residual)
+    actual = core.product(plain_matrix(carrier, dtype), x, bias, residual)
+    assert_close(actual, expected, np.abs(x) @ np.abs(numbers).T + np.abs(expected))
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 11])
+def test_a_product_may_be_added_to_where_it_is_written(core, tokens):
+    weight = pack(random_levels(1, QuantScheme(4, 32), 40, 64), QuantScheme(4, 32))
+    x, y = exactly_rounded(2, tokens, 64), normal(3, tokens, 40)
+    expected = core.product(packed_matrix(weight), x, residual=y.copy())
+    assert np.array_equal(core.product(packed_matrix(weight), x, residual=y, y=y), expected)
+
+
+def test_a_token_scores_the_same_in_any_company(core):
+    """To the bit: rounding goes by the token, sums by the input."""
+    weight = packed_matrix(held := pack(random_levels(5, QuantScheme(4, 32), 70, 200), QuantScheme(4, 32)))
+    x = normal(6, 19, 200)
+    together = core.product(weight, x)
+    for token in range(19):
+        assert np.array_equal(core.product(weight, x[token : token + 1])[0], together[token])
+    assert held.nbytes > 0
+
+
+@FEW
+@given(SEEDS, st.integers(1, 3), st.integers(1, 200))
+def test_inputs_are_rounded_to_within_half_a_step(core, seed, tokens, width):
+    """Against an identity of levels 127: what comes out is what the inputs were rounded to."""
+    scheme = QuantScheme(8)
+    levels = np.full((width, width), 128, np.uint8)
+    np.fill_diagonal(levels, 255)
+    weight = pack(
+        type(random_levels(0, scheme, 1, 1))(levels, np.full((width, 1), 1 / 127, np.float32)), scheme
+    )
+    x = normal(seed, tokens, width, scale=10.0 ** np.random.default_rng(seed).integers(-20, 20))
+    y = core.product(packed_matrix(weight), x)
+    steps = np.pad(np.abs(x), [(0, 0), (0, -width % 32)]).reshape(tokens, -1, 32).max(-1) / 127
+    assert (np.abs(y - x) <= 0.5001 * steps.repeat(32, axis=1)[:, :width]).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("tokens", [1, 2, 9])
+def test_inputs_that_are_not_finite_stay_visible(core, bad, tokens):
+    weight = pack(random_levels(1, QuantScheme(4, 64), 20, 100), QuantScheme(4, 64))
+    x = normal(2, tokens, 100)
+    x[tokens - 1, 77] = bad
+    y = core.product(packed_matrix(weight), x)
+    assert np.isnan(y[-1]).all()
+    assert np.isfinite(y[:-1]).all()
+
+
+@pytest.mark.parametrize("size", [0.0, -0.0, 1e-45, 1e-38, 1e30])
+def test_inputs_of_any_size_give_numbers(core, size):
+    weight = pack(random_levels(1, QuantScheme(8, 32), 20, 64), QuantScheme(8, 32))
+    y = core.product(packed_matrix(weight), np.full((2, 64), size, np.float32))
+    assert not np.isnan(y).any()
+    assert abs(size) > 1e-37 or np.abs(y).max() < 1e-30
+
+
+@FEW
+@given(rounded_weights(), SEEDS)
+def test_rows_of_packed_tables(core, drawn, seed):
+    scheme, rounded = drawn
+    weight = pack(rounded, scheme)
+    ids = np.random.default_rng(seed).integers(0, weight.shape[0], 5)
+    np.testing.assert_allclose(core.take_rows(packed_matrix(weight), ids), dequantize(weight)[ids], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", FLOATING)
+def test_rows_of_plain_tables(core, dtype):
+    carrier = from_float32(normal(3, 7, 37), dtype)
+    ids = [6, 0, 6, 3]
+    assert np.array_equal(core.take_rows(plain_matrix(carrier, dtype), ids), numbers_of(carrier, dtype)[ids])
+
+
+@pytest.mark.parametrize("bad", [-1, 7])
+def test_a_row_that_is_not_there_is_refused(core, bad):
+    with pytest.raises(ValueError, match="refused"):
+        core.take_rows(plain_matrix(normal(3, 7, 37), DType.FLOAT32), [0, bad])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"out": 0},
+        {"in_": -1},
+        {"storage": 5},
+        {"storage": -1},
+        {"group": 33},
+        {"data": None},
+        {"scales": None},
+    ],
+)
+def test_a_matrix_that_cannot_be_is_refused(core, changes):
+    weight = pack(random_levels(1, QuantScheme(4, 32), 20, 64), QuantScheme(4, 32))
+    matrix = packed_matrix(weight)
+    for name, value in changes.items():
+        setattr(matrix, name, value)
+    with pytest.raises(ValueError, match="refused"):
+        core.product(matrix, normal(1, 1, 64))
+    assert isinstance(matrix, Matrix)
+
+
+def test_every_half_widens_exactly(core):
+    every = np.arange(2**16, dtype=np.uint16)
+    halves = every.view(np.float16)
+    np.testing.assert_array_equal(core.widen(halves, DType.FLOAT16), halves.astype(np.float32))
+    np.testing.assert_array_equal(
+        core.widen(every, DType.BFLOAT16), (every.astype(np.uint32) << 16).view(np.float32)
+    )
+
+
+@FEW
+@given(st.lists(st.floats(width=32), min_size=1, max_size=50))
+def test_numbers_narrow_as_numpy_narrows_them(core, values):
+    x = np.array(values, np.float32)
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(core.narrow(x), x.astype(np.float16))
+
+
+def test_edges_of_narrowing(core):
+    edges = np.array(
+        [65504, 65519.996, 65520, 6.1e-5, 5.96e-8, 2.98e-8, 2.99e-8, 1.0004883, 1.0014648], np.float32
+    )
+    x = np.concatenate([edges, -edges, np.geomspace(1e-9, 1e6, 9973, dtype=np.float32)])
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(core.narrow(x), x.astype(np.float16))
+
+
+TOLERANCES = {"fp32": 2e-6, "fp16": 2e-3, "int8": 3e-2}
+
+
+@st.composite
+def attention_cases(draw):
+    kv, group = draw(st.sampled_from([(1, 1), (1, 3), (2, 1), (2, 16), (1, 70), (3, 5)]))
+    lengths = st.one_of(st.integers(1, 5), st.integers(1, 140))
+    spans = draw(st.lists(st.tuples(st.integers(0, 130), lengths), min_size=1, max_size=3))
+    return kv, group, 4 * draw(st.integers(1, 18)), spans, draw(st.sampled_from(list(TOLERANCES)))
+
+
+def rotated(x, cos, sin):
+    """Rotate the leading pairs of heads ``x (tokens, heads, dim)``."""
+    turned, half = x.copy(), cos.shape[1]
+    even, odd = x[..., 0 : 2 * half : 2], x[..., 1 : 2 * half : 2]
+    turned[..., 0 : 2 * half : 2] = even * cos[:, None] - odd * sin[:, None]
+    turned[..., 1 : 2 * half : 2] = odd * cos[:, None] + even * sin[:, None]
+    return turned
+
+
+def attention_oracle(queries, keys, values, starts):
+    """Attend causally: queries ``(tokens, heads, dim)`` at ``starts``; keys ``(positions, kv, dim)``."""
+    group = queries.shape[1] // keys.shape[1]
+    keys, values = keys.repeat(group, axis=1), values.repeat(group, axis=1)
+    scores = np.einsum("thd,phd->thp", queries, keys) / np.sqrt(queries.shape[2])
+    scores[(np.arange(len(keys)) > starts[:, None])[:, None].repeat(scores.shape[1], axis=1)] = -np.inf
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return np.einsum("thp,phd->thd", weights / weights.sum(-1, keepdims=True), values)
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEEDS, attention_cases())
+def test_attention_over_the_cache(core, seed, case):
+    """Rows of any length, in one pass: what is written, what is left alone, and what is read."""
+    kv, group, dim, drawn, format_ = case
+    heads, capacity = kv * group, max(start + length for start, length in drawn) + 3
+    store = LayerStore(format_, len(drawn) + 1, capacity, kv, dim)
+    past = normal(seed, len(drawn), 2, capacity, kv, dim)
+    tokens = sum(length for _, length in drawn)
+    spans, offset = [], 0
+    angles = normal(seed + 1, tokens, dim // 4, scale=3.0)
+    cos, sin = np.cos(angles), np.sin(angles)
+    for index, (start, length) in enumerate(drawn):
+        row = len(drawn) - 1 - index
+        spans.append(Span(row, offset, start, length))
+        for numbers, scales, filler in zip(store.numbers, store.scales, past[index], strict=True):
+            if scales is None:
+                numbers[row, :start] = filler[:start]
+            else:
+                scales[row, :start] = np.abs(filler[:start]).max(-1) / 127
+                numbers[row, :start] = np.rint(filler[:start] / scales[row, :start, :, None])
+        offset += length
+    qkv = normal(seed + 2, tokens, (heads + 2 * kv) * dim)
+    before = [array.copy() for array in store.numbers]
+    out = core.cached_attention(store, heads, cos, sin, qkv, spans)
+    stored = store.widened()
+    tolerance = TOLERANCES[format_]
+    untouched = np.ones(before[0].shape[:2], bool)
+    for span in spans:
+        new, ends = slice(span.offset, span.offset + span.length), span.start + span.length
+        parts = qkv[new].astype(np.float64).reshape(span.length, heads + 2 * kv, dim)
+        turned = rotated(parts[:, : heads + kv], cos[new].astype(np.float64), sin[new].astype(np.float64))
+        untouched[span.row, span.start : ends] = False
+        for actual, expected in zip(stored, (turned[:, heads:], parts[:, heads + kv :]), strict=True):
+            written = actual[span.row, span.start : ends]
+            assert np.abs(written - expected).max() <= tolerance * np.abs(expected).max()
+        keys, values = (array[span.row, :ends] for array in stored)
+        positions = np.arange(span.start, ends)
+        expected = attention_oracle(turned[:, :heads], keys, values, positions).reshape(span.length, -1)
+        assert np.abs(out[new] - expected).max() <= 1e-5 * np.abs(values).max()
+    for old, new_numbers in zip(before, store.numbers, strict=True):
+        assert np.array_equal(old[untouched], new_numbers[untouched])
+
+
+def test_a_query_that_is_not_a_number_spoils_itself_alone(core):
+    store = LayerStore("fp32", 1, 10, 1, 8)
+    qkv = normal(0, 6, (2 + 2) * 8)
+    qkv[3, 0] = np.nan
+    tables = np.ones((6, 2), np.float32)
+    out = core.cached_attention(store, 2, tables, tables * 0, qkv, [Span(0, 0, 0, 6)])
+    assert np.isnan(out[3, :8]).all()
+    assert np.isfinite(np.delete(out, 3, axis=0)).all()
+    assert np.isfinite(out[3, 8:]).all()
