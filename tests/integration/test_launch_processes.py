@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -169,6 +171,57 @@ def test_a_lost_launching_machine_ends_the_ranks_elsewhere(job: Path):
     with Launched(job, *options, "rank.py", "deaf") as run:  # its standard input is at its end already
         code, _ = run.end()
     assert code == 130
+
+
+LOOP = """
+IP_LIST=("one" "two")
+server_count=2
+device_num=$((1*server_count))
+for idx in {0..1}
+do
+    let rank_start=1*$idx
+    let rank_end=$rank_start+1
+    ./ssh.sh ${IP_LIST[$idx]} \\
+        "$GLM3 launch --detach --rank-table hccl_2s_2p.json --devices '[$rank_start,$rank_end]' \\
+         --workers $device_num rank.py deaf"
+done
+"""
+
+
+def test_a_loop_over_machines_starts_each_and_goes_on(job: Path):
+    write_ssh(job)
+    environment = {**os.environ, "GLM3": f"{sys.executable} -m glm3"}
+    done = subprocess.run(
+        ["bash", "-c", LOOP],
+        cwd=job,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    launchers = [int(line.split()[1]) for line in done.stdout.splitlines()]
+    try:
+        assert len(launchers) == 2, done.stderr
+        for rank, launcher in enumerate(launchers):
+            log = job / "output" / "log" / f"launcher_rank_{rank}.log"
+            wait_for(log, f"[rank {rank}] ready")
+            rank_pid = int(log.read_text().split("up ")[1].split()[0])
+            os.kill(launcher, signal.SIGTERM)
+            wait_for(log, "interrupted")
+            os.kill(launcher, signal.SIGTERM)
+            assert gone(launcher)
+            assert gone(rank_pid)
+    finally:
+        for launcher in launchers:
+            gone(launcher, 0)
+
+
+def wait_for(path: Path, text: str) -> None:
+    deadline = time.monotonic() + 20
+    while text not in (path.read_text() if path.exists() else ""):
+        assert time.monotonic() < deadline, path.read_text()
+        time.sleep(0.05)
 
 
 def test_bad_input_starts_nothing(job: Path):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -114,5 +115,6 @@ def gone(pid: int, seconds: float = 10) -> bool:
         if state == "Z":
             return True
         time.sleep(0.05)
-    os.kill(pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
     return False

@@ -24,6 +24,9 @@ def test_one_machine():
 def test_several_machines():
     options = options_of(Script.distribute, ROOT, ["t.json", "c.yaml", "[8,16]", "train", "96"])
     assert (options.devices, options.workers) == ("[8,16]", 96)
+    assert options.detach  # a loop over machines goes on to the next one
+    whole = options_of(Script.distribute, ROOT, ["t.json", "c.yaml", "[0,8]", "train", "8"])
+    assert not whole.detach
 
 
 def test_predict_takes_data_with_and_without_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -27,7 +27,7 @@ def launch(
     context: typer.Context,
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="COMMAND...", help="What each rank runs: a glm3 command or a .py script."),
+        typer.Argument(metavar="COMMAND", help="What each rank runs: a glm3 command or a .py script."),
     ] = None,
     workers: Annotated[
         int | None,
@@ -72,6 +72,9 @@ def launch(
         Path | None,
         typer.Option(metavar="DIR", help="Logs of the ranks. [default: LOG_MF_PATH, or log in output_dir]"),
     ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Check and start, then go on in the background.")
+    ] = False,
     attached: Annotated[bool, typer.Option("--attached", hidden=True)] = False,
 ) -> None:
     """Start the ranks of a job, show and file what they print, and end all when one fails.
@@ -100,5 +103,6 @@ def launch(
         hosts=hosts,
         ssh=ssh or SSH,
         attached=attached,
+        detach=detach,
     )
     raise typer.Exit(run_launch(settings_of(context), options))

@@ -77,7 +77,7 @@ def _with_config(
     from glm3.entrypoints.cli.loading import container
     from glm3.entrypoints.cli.run_mindformer import find_config
 
-    path = find_config(name).absolute()
+    path = find_config(name).resolve()
     command = (sys.executable, "-m", "glm3", verb, *_with_option(words, "--config", name, str(path)))
     try:
         return RankCommand(words=command, config=container(settings).run_configs().read(path, overrides))

@@ -69,6 +69,7 @@ def options_of(script: Script, root: Path, words: Sequence[str]) -> LaunchOption
 
 
 def _distribute(root: Path, words: list[str]) -> LaunchOptions:
+    from glm3.domain.rank_table.device_range import parse_launch_range
     from glm3.entrypoints.cli.launching import LaunchOptions
 
     _refuse_expanded(words[1:])
@@ -77,12 +78,15 @@ def _distribute(root: Path, words: list[str]) -> LaunchOptions:
     predict_data = extra.pop() if status == "predict" and extra else None
     if len(words) < 4 or len(extra) > 1 or (status == "predict" and predict_data is None):
         raise _usage(Script.distribute, words)
+    workers = _number("RANK_SIZE", extra[0]) if extra else None
     return LaunchOptions(
         command=_run(words[1], status, predict_data, parallel=True),
         folder=root,
         rank_table=Path(words[0]),
         devices=words[2],
-        workers=_number("RANK_SIZE", extra[0]) if extra else None,
+        workers=workers,
+        # The model card starts one machine after the other in a loop: each call has to return.
+        detach=workers is not None and len(parse_launch_range(words[2])) < workers,
     )
 
 

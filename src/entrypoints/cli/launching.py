@@ -56,6 +56,7 @@ class LaunchOptions:
     ssh: str = SSH
     uses_table: bool = True
     attached: bool = False
+    detach: bool = False
 
 
 def run_launch(settings: Settings, options: LaunchOptions) -> int:
@@ -70,6 +71,8 @@ def run_launch(settings: Settings, options: LaunchOptions) -> int:
 
     command = resolve_command(options.command, settings)
     job = _job_of_hosts(options, command) if options.hosts else _job_here(options, command)
+    if options.detach and not _continue_in_background(job, _folders(options, command).log):
+        return 0
     shown = _shown_ranks(os.environ.get("STDOUT_DEVICES"))
     supervisor = JobSupervisor(
         runner=container(settings).process_runner(),
@@ -91,6 +94,32 @@ def run_launch(settings: Settings, options: LaunchOptions) -> int:
             note(line)
         note(f"all processes were gone {result.ending_seconds:.1f} s later")
     return result.exit_code
+
+
+def _continue_in_background(job: Job, logs: Path) -> bool:
+    """Go on in a process without terminal; False in the one that was called, which is done.
+
+    Nothing was started yet, so there are no threads that a fork would lose.
+    """
+    from glm3.domain.positional_io import storage_errors
+
+    log = logs / f"launcher_{job.members[0].name.replace(' ', '_')}.log"
+    with storage_errors(log):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    launcher = os.fork()
+    if launcher:
+        os.close(output)
+        answer(f"launcher {launcher} runs in the background; log saved in {log}")
+        note(f"kill {launcher} lets its ranks finish what they are at, twice ends them")
+        return False
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (output, 1), (output, 2)):
+        os.dup2(source, target)
+    return True
 
 
 def _job_here(options: LaunchOptions, command: RankCommand) -> Job:
