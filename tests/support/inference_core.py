@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from glm3.adapters.mindspore.kernels.compiler import kernel_library
-from glm3.domain.quantization import PackedWeight
+from glm3.domain.quantization import PackedWeight, QuantScheme, packed_shapes
 from glm3.domain.tensors import DType, to_float32
 from glm3.entrypoints.paths import cache_folder
 
@@ -125,6 +125,7 @@ class InferenceCore:
     def __init__(self, path: Path) -> None:
         self.library = ctypes.CDLL(str(path))
         self.library.glm3_dot_name.restype = c_char_p
+        self.library.glm3_quantize.restype = c_int64
 
     @property
     def dot_name(self) -> str:
@@ -140,6 +141,23 @@ class InferenceCore:
         y = np.zeros(x.size, np.float16)
         self.library.glm3_narrow(c_void_p(_address(x)), c_void_p(_address(y)), c_int64(x.size))
         return y
+
+    def quantize(self, source: Matrix, scheme: QuantScheme) -> PackedWeight:
+        """Round on the native side; ValueError names the channel that cannot be stored."""
+        shape = (source.out, source.in_)
+        shapes = packed_shapes(scheme, *shape)
+        arrays = [
+            np.full(shapes.data, 0xA5, np.uint8),
+            np.full(shapes.scales, np.nan, scheme.scale_dtype),
+            None if shapes.zeros is None else np.full(shapes.zeros, 0xA5, np.uint8),
+        ]
+        addresses = (c_void_p * 3)(*(_address(array) for array in arrays))
+        weight = PackedWeight(scheme, shape, *arrays)
+        target = packed_matrix(weight)
+        bad = self.library.glm3_quantize(byref(source), byref(target), addresses)
+        if bad != -1:
+            raise ValueError(f"channel {bad}")
+        return weight
 
     def take_rows(self, matrix: Matrix, ids):
         y = _guarded((len(ids), matrix.in_))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glm3.domain.quantization import QuantScheme, dequantize, pack
-from glm3.domain.tensors import DType, from_float32
+from glm3.domain.quantization import QuantScheme, dequantize, pack, quantize_rows
+from glm3.domain.tensors import DType, from_float32, to_float32
 from support.inference_core import (
     TARGETS,
     LayerStore,
@@ -22,7 +22,7 @@ from support.inference_core import (
     plain_matrix,
     product_oracle,
 )
-from support.quantization import random_levels, rounded_weights
+from support.quantization import SCHEMES, random_levels, rounded_weights
 
 SEEDS = st.integers(0, 2**32 - 1)
 FLOATING = (DType.FLOAT32, DType.FLOAT16, DType.BFLOAT16)
@@ -88,6 +88,26 @@ def test_products_with_plain_weights(core, seed, dtype, out, width, tokens, adde
     expected = product_oracle(numbers, x, bias, residual)
     actual = core.product(plain_matrix(carrier, dtype), x, bias, residual)
     assert_close(actual, expected, np.abs(x) @ np.abs(numbers).T + np.abs(expected))
+
+
+@FEW
+@given(SEEDS, st.sampled_from(SCHEMES), st.sampled_from(FLOATING), st.integers(1, 40), st.integers(1, 300))
+def test_rounding_is_the_reference_to_the_bit(core, seed, scheme, dtype, out, width):
+    carrier = from_float32(normal(seed, out, width, scale=10.0 ** (seed % 7 - 3)), dtype)
+    carrier[seed % out, : width // 2] = 0
+    expected = quantize_rows(to_float32(carrier, dtype), scheme)
+    actual = core.quantize(plain_matrix(carrier, dtype), scheme)
+    for name in ("data", "scales", "zeros"):
+        found, wanted = getattr(actual, name), getattr(expected, name)
+        assert found is wanted is None or np.array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_the_first_channel_that_cannot_be_rounded_is_named(core, bad):
+    weights = normal(0, 400, 64)
+    weights[[77, 310, 399], 63] = bad
+    with pytest.raises(ValueError, match="channel 77"):
+        core.quantize(plain_matrix(weights, DType.FLOAT32), QuantScheme(4, 32))
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 11])

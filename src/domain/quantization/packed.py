@@ -165,13 +165,17 @@ def _round(rows: FloatArray, scheme: QuantScheme, first: int) -> Levels:
     wide = scales.astype(np.float32)
     with np.errstate(divide="ignore"):
         inverse = np.where(wide == 0, np.float32(0), np.float32(1) / wide)
-    zeros = None
-    middle: FloatArray | np.float32 = np.float32(scheme.middle)
-    if not scheme.symmetric:
+    if scheme.symmetric:
+        zeros = None
+        lowest = (
+            -scheme.middle if scheme.bits == 4 else 1 - scheme.middle
+        )  # -127: products of pairs fit 16 bits
+        rounded = np.clip(np.rint(grouped * inverse[..., None]), lowest, scheme.middle - 1)
+        levels = rounded + np.float32(scheme.middle)
+    else:
         zeros = np.clip(np.rint(-low * inverse * ZERO_STEPS), 0, ZERO_STEPS * (scheme.levels - 1))
-        middle = (zeros / ZERO_STEPS).astype(np.float32)[..., None]
-    lowest = 1 if scheme.bits == 8 else 0  # -127 to 127, so that products of pairs fit 16 bits
-    levels = np.clip(np.rint(grouped * inverse[..., None] + middle), lowest, scheme.levels - 1)
+        exact = grouped.astype(np.float64) * inverse[..., None] + zeros[..., None] / ZERO_STEPS
+        levels = np.clip(np.rint(exact), 0, scheme.levels - 1).astype(np.float32)
     flat = levels.astype(np.uint8).reshape(len(rows), -1)[:, :in_features]
     return Levels(flat, scales, None if zeros is None else zeros.astype(np.uint8))
 

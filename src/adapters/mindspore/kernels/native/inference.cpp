@@ -4,6 +4,7 @@
 #include <new>
 
 #include "core/decoder.h"
+#include "core/quantize.h"
 
 using glm3::Index;
 
@@ -53,6 +54,14 @@ int glm3_product(const glm3::Matrix* weight, const float* x, const float* bias, 
     return kOutOfMemory;
   }
   return kComputed;
+}
+
+// Returns the first output channel that cannot be stored, -1 where all can, or -2 where the matrices do not fit.
+Index glm3_quantize(const glm3::Matrix* source, const glm3::Matrix* target, const glm3::PackedArrays* arrays) {
+  if (!source->is_valid() || source->is_packed() || !target->is_valid() || !target->is_packed() ||
+      source->out != target->out || source->in != target->in)
+    return -2;
+  return glm3::quantize(*source, *target, *arrays);
 }
 
 // Writes the new tokens of qkv into the cache of one layer, then attends over it.

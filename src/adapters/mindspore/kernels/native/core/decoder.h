@@ -9,20 +9,38 @@
 
 namespace glm3 {
 
-// A product with its bias (out), null where there is none.
-struct Projection {
-  Matrix weight;
-  const float* bias;
+// A norm's weight or a bias, stored in one of the floating formats; `data` is null where there is none.
+struct Vector {
+  std::int64_t storage;
+  const void* data;
 
-  void operator()(const float* x, Index tokens, ProductSpace& space, float* y, const float* residual = nullptr) const {
-    product(weight, x, tokens, space, {y, bias, residual});
+  bool is_valid() const { return storage >= kFloat32 && storage <= kBFloat16; }
+
+  // Its `size` numbers in float32; those of a narrow one stay in `scratch` until the next.
+  const float* numbers(Index size, Scratch<float>& scratch) const {
+    if (data == nullptr || storage == kFloat32) return static_cast<const float*>(data);
+    float* wide = scratch.of(size);
+    const auto widen = [&](const auto* halves) {
+      for_lanes(size, [&](Index i, auto lanes) { store(wide + i, load(halves + i, lanes), lanes); });
+    };
+    if (storage == kFloat16) {
+      widen(static_cast<const Float16*>(data));
+    } else {
+      widen(static_cast<const BFloat16*>(data));
+    }
+    return wide;
   }
 };
 
-// The weights of one transformer block; norms are float32.
+// A product and its bias (out).
+struct Projection {
+  Matrix weight;
+  Vector bias;
+};
+
+// The weights of one transformer block.
 struct Block {
-  const float* input_norm;
-  const float* post_attention_norm;
+  Vector input_norm, post_attention_norm;
   Projection query_key_value, dense, dense_h_to_4h, dense_4h_to_h;
 };
 
@@ -31,8 +49,8 @@ struct Network {
   std::int64_t residual_behind_norm;
   float epsilon;
   Matrix embedding;
-  const Block* blocks;     // (num_layers)
-  const float* final_norm; // null where there is none
+  const Block* blocks;  // (num_layers)
+  Vector final_norm;
   Projection output;
 
   Index qkv_width() const { return (num_heads + 2 * num_kv_heads) * head_dim; }
@@ -40,17 +58,19 @@ struct Network {
 
   bool is_valid() const {
     const auto fits = [](const Projection& p, Index out, Index in) {
-      return p.weight.is_valid() && p.weight.out == out && p.weight.in == in;
+      return p.weight.is_valid() && p.bias.is_valid() && p.weight.out == out && p.weight.in == in;
     };
     const bool sizes = num_layers > 0 && hidden > 0 && ffn > 0 && num_kv_heads > 0 && num_heads > 0 &&
                        num_heads % num_kv_heads == 0 && head_dim > 0 && head_dim <= CachedAttention::kMostHeadDim &&
                        rotary_dim >= 0 && rotary_dim <= head_dim && rotary_dim % 2 == 0;
     if (!sizes || !embedding.is_valid() || embedding.out != vocab || embedding.in != hidden) return false;
-    if (!fits(output, vocab, hidden)) return false;
+    if (!fits(output, vocab, hidden) || !final_norm.is_valid()) return false;
     for (Index layer = 0; layer < num_layers; ++layer) {
       const Block& block = blocks[layer];
       if (!fits(block.query_key_value, qkv_width(), hidden) || !fits(block.dense, hidden, attention_width()) ||
-          !fits(block.dense_h_to_4h, 2 * ffn, hidden) || !fits(block.dense_4h_to_h, hidden, ffn))
+          !fits(block.dense_h_to_4h, 2 * ffn, hidden) || !fits(block.dense_4h_to_h, hidden, ffn) ||
+          !block.input_norm.is_valid() || block.input_norm.data == nullptr || !block.post_attention_norm.is_valid() ||
+          block.post_attention_norm.data == nullptr)
         return false;
     }
     return true;
@@ -111,7 +131,12 @@ class Decoder {
     std::memcpy(pass.states + place * size, x, size * sizeof(float));
   }
 
-  float* norm(const Network& network, const float* x, const float* weight, Index tokens) {
+  void project(const Projection& projection, const float* x, Index tokens, float* y, const float* residual = nullptr) {
+    product(projection.weight, x, tokens, space_, {y, projection.bias.numbers(projection.weight.out, vector_), residual});
+  }
+
+  float* norm(const Network& network, const float* x, const Vector& vector, Index tokens) {
+    const float* weight = vector.numbers(network.hidden, vector_);
     float* normed = normed_.of(tokens * network.hidden);
     float* reciprocals = reciprocals_.of(tokens);
     pool_tasks(tokens, tokens * network.hidden, [&](Index token, int) {
@@ -127,30 +152,30 @@ class Decoder {
     const float* normed = norm(network, x, block.input_norm, tokens);
     float* qkv = wide_.of(tokens * network.qkv_width());
     float* attended = middle_.of(tokens * network.attention_width());
-    block.query_key_value(normed, tokens, space_, qkv);
+    project(block.query_key_value, normed, tokens, qkv);
     attention.write(layer, qkv, pass.spans, pass.span_count);
     attention.read(layer, qkv, pass.spans, pass.span_count, tiles_, attended);
-    block.dense(attended, tokens, space_, x, network.residual_behind_norm ? normed : x);
+    project(block.dense, attended, tokens, x, network.residual_behind_norm ? normed : x);
 
     normed = norm(network, x, block.post_attention_norm, tokens);
     float* h = wide_.of(tokens * 2 * network.ffn);
     float* gated = middle_.of(tokens * network.ffn);
-    block.dense_h_to_4h(normed, tokens, space_, h);
+    project(block.dense_h_to_4h, normed, tokens, h);
     pool_tasks(tokens, tokens * network.ffn * 3,
                [&](Index token, int) { swiglu(h + token * 2 * network.ffn, gated + token * network.ffn, 1, network.ffn); });
-    block.dense_4h_to_h(gated, tokens, space_, x, network.residual_behind_norm ? normed : x);
+    project(block.dense_4h_to_h, gated, tokens, x, network.residual_behind_norm ? normed : x);
   }
 
   void score(const Network& network, const Pass& pass, const float* x) {
     float* last = middle_.of(pass.wanted_count * network.hidden);
     for (Index i = 0; i < pass.wanted_count; ++i)
       std::memcpy(last + i * network.hidden, x + pass.wanted[i] * network.hidden, network.hidden * sizeof(float));
-    const float* scored = network.final_norm == nullptr ? last : norm(network, last, network.final_norm, pass.wanted_count);
-    network.output(scored, pass.wanted_count, space_, pass.logits);
+    const float* scored = network.final_norm.data == nullptr ? last : norm(network, last, network.final_norm, pass.wanted_count);
+    project(network.output, scored, pass.wanted_count, pass.logits);
   }
 
   ProductSpace space_;
-  Scratch<float> x_, normed_, reciprocals_, wide_, middle_, tiles_;
+  Scratch<float> x_, normed_, reciprocals_, wide_, middle_, tiles_, vector_;
 };
 
 }  // namespace glm3
