@@ -1,0 +1,95 @@
+"""The fields of a request that say how to generate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from glm3.domain.chat_defaults import DEFAULT_TEMPERATURE, DEFAULT_TOP_P
+from glm3.domain.generation import GenerationConfig
+from glm3.entrypoints.http.fields import Fields
+
+__all__ = ["read_options", "read_unused"]
+
+_MOST_TOKENS = 1_000_000
+_SEEDS = 2**63
+
+
+def read_options(fields: Fields, max_tokens_names: tuple[str, ...], *, logprobs: bool) -> GenerationConfig:
+    """Return the options that a request names; what it does not name is as ChatGLM3's own chat has it.
+
+    Beyond OpenAI's fields ``top_k``, ``min_tokens``, ``repetition_penalty`` and ``do_sample`` are read.
+    Temperature 0 is greedy. Faults are left in ``fields``.
+    """
+    limit = _max_tokens(fields, max_tokens_names)
+    temperature = fields.number("temperature", 0, 2)
+    top_p = fields.number("top_p", 0, 1)
+    do_sample = fields.flag("do_sample")
+    seed = fields.integer("seed", -_SEEDS, _SEEDS - 1)
+    minimum = fields.integer("min_tokens", 0, _MOST_TOKENS) or 0
+    if limit is not None and minimum > limit:
+        fields.fault("min_tokens", "more than the answer may have", f"at most {limit}", minimum)
+        minimum = 0
+    greedy = do_sample is False or temperature == 0 or top_p == 0
+    if do_sample and greedy:
+        fields.fault("do_sample", "contradicts the temperature or top_p of 0", "values above 0", True)
+    return GenerationConfig(
+        max_new_tokens=limit,
+        min_new_tokens=minimum,
+        do_sample=not greedy,
+        temperature=temperature or DEFAULT_TEMPERATURE,
+        top_p=top_p or (1.0 if temperature is not None and top_p is None else DEFAULT_TOP_P),
+        top_k=fields.integer("top_k", 0, _MOST_TOKENS) or 0,
+        repetition_penalty=fields.number("repetition_penalty", 0.01, 100) or 1.0,
+        stop_strings=_stop(fields),
+        seed=None if seed is None else seed % (2 * _SEEDS),
+        logprobs=logprobs,
+    )
+
+
+def read_unused(fields: Fields) -> None:
+    """Accept what OpenAI's clients send and what has no effect here."""
+    fields.ignore(
+        "user",
+        "metadata",
+        "store",
+        "service_tier",
+        "safety_identifier",
+        "prompt_cache_key",
+        "parallel_tool_calls",
+    )
+    fields.only("frequency_penalty", 0)
+    fields.only("presence_penalty", 0)
+    fields.only("logit_bias", {})
+    fields.only("response_format", {"type": "text"})
+    fields.only("modalities", ["text"])
+    fields.only("num_beams", 1)
+
+
+def _max_tokens(fields: Fields, names: tuple[str, ...]) -> int | None:
+    given: dict[str, int] = {}
+    for name in names:
+        value = fields.integer(name, 1, _MOST_TOKENS)
+        if value is not None:
+            given[name] = value
+    if len(set(given.values())) > 1:
+        name = list(given)[-1]
+        fields.fault(name, "contradicts " + list(given)[0], "the same number, or one of them", given[name])
+    return next(iter(given.values()), None)
+
+
+def _stop(fields: Fields) -> tuple[str, ...]:
+    value: Any = fields.raw("stop")
+    if value is None:
+        return ()
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list):
+        fields.fault("stop", "neither text nor a list of texts", "text", value)
+        return ()
+    good = [
+        text
+        for i, text in enumerate(texts)
+        if fields.is_text("stop" if text is value else f"stop[{i}]", text)
+    ]
+    if not all(good):
+        fields.fault("stop", "an empty text would end every answer at once", "non-empty texts", value)
+    return tuple(text for text in good if text)
