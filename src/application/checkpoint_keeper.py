@@ -34,9 +34,10 @@ class SavePolicy:
 class CheckpointKeeper:
     """Save the states of one run of one rank under ``prefix``.
 
-    A checkpoint appears whole or not at all, and an older one goes only when the new one is on the disk;
-    the one that ``best`` points to stays. ``companions`` (content by name) lie beside the checkpoints,
-    ``model_files`` beside the weights alone and make a model folder of theirs.
+    A checkpoint appears whole or not at all, and an older one goes only when the new one is on the disk of
+    every rank, which ``wait`` waits for; the one that ``best`` points to stays. ``companions`` (content by
+    name) lie beside the checkpoints, ``model_files`` beside the weights alone and make a model folder of
+    theirs.
     """
 
     tree: OutputTree
@@ -46,6 +47,7 @@ class CheckpointKeeper:
     policy: SavePolicy
     companions: Mapping[str, bytes] = field(factory=dict)
     model_files: Mapping[str, bytes] = field(factory=dict)
+    wait: Callable[[], None] = lambda: None
     saved_step: int = 0
 
     def name_of(self, step: int) -> CheckpointName:
@@ -68,6 +70,7 @@ class CheckpointKeeper:
             if wanted:
                 write_companions(folder, self.model_files if folder == self.tree.network else {})
                 saved.append(self._write(folder / f"{self.prefix}-{what}.ckpt", state.weights, step))
+        self.wait()
         self._point(LAST, name)
         self.saved_step = step
         self._remove_old()

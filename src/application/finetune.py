@@ -12,18 +12,24 @@ from glm3.application.checkpoint_keeper import CheckpointKeeper
 from glm3.application.checkpoint_stores import find_store, store_of_format
 from glm3.application.journals import Journals
 from glm3.application.model_source import TOKENIZER_NAME
+from glm3.application.rank_agreement import RankAgreement
 from glm3.application.training_loop import LoopResult, TrainingLoop
 from glm3.application.training_preparation import PreparedRun, TrainingPreparation
 from glm3.application.training_result import hugging_face_files, write_model_folder
 from glm3.application.training_start import RunRecord
 from glm3.domain.errors import BackendError
+from glm3.domain.layout.network_cut import cut_network
 from glm3.domain.model_config import ModelConfig
+from glm3.domain.parameters import parameter_shapes
 from glm3.domain.ports.backend import LoadOptions, ModelBackend
 from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.model import LanguageModel
 from glm3.domain.ports.run_journal import RunJournal
+from glm3.domain.ports.strategy_store import StrategyStore
 from glm3.domain.ports.training import SupportsLoRA, SupportsTraining, Trainer
 from glm3.domain.run_config import RunConfig
+from glm3.domain.tensors import DType
+from glm3.domain.training.adapters import trained_shapes
 from glm3.domain.training.checkpoint_names import LAST, CheckpointName
 from glm3.domain.training.run_events import CheckpointSaved, RunEnded, RunNote, RunStarted
 from glm3.domain.training.run_state import RunState
@@ -92,6 +98,7 @@ class FinetuneService:
     preparation: TrainingPreparation
     backend: ModelBackend
     communicator: Communicator
+    strategies: StrategyStore
     open_journal: Callable[[Path, bool], RunJournal]
     model_yaml: Callable[[ModelConfig], bytes]
     peak_memory: Callable[[], int]
@@ -114,7 +121,9 @@ class FinetuneService:
         files = self.open_journal(prepared.tree.log, request.config.runner_config.sink_mode)
         journal = Journals((files, display))
         try:
-            return self._train(request, prepared, journal)
+            report = self._train(request, prepared, journal)
+            RankAgreement(self.communicator).wait()
+            return report
         finally:
             journal.close()
 
@@ -141,7 +150,8 @@ class FinetuneService:
         for note in run.notes:
             journal.record(RunNote(note))
         keeper = self._keeper(config, run)
-        RunRecord(base=run.start.base, data=run.data).write(run.tree.checkpoint)
+        self._record_cut(run)
+        agreement = RankAgreement(self.communicator)
         loop = TrainingLoop(
             trainer=trainer,
             rows=run.rows,
@@ -152,7 +162,7 @@ class FinetuneService:
             steps_done=run.start.steps_done,
             data_ranks=run.batch.data_ranks,
             evaluation=self.preparation.evaluation(config, run, model),
-            stop=request.stop,
+            stop=lambda: agreement.any(request.stop),
         ).run()
         report = self._finish(run, trainer, keeper, journal, loop)
         journal.record(RunEnded(step=loop.steps_done, seconds=loop.seconds, summary=tuple(report.lines())))
@@ -186,6 +196,20 @@ class FinetuneService:
             state = RunState.read(reader, run.rows.steps_per_epoch)
         trainer.restore(state.parameters, state.trainer_state)
 
+    def _record_cut(self, run: PreparedRun) -> None:
+        """Write what the checkpoints do not say: what they build on, and what they are parts of."""
+        rank, network = self.communicator.rank, run.start.config
+        record = RunRecord(base=run.start.base, data=run.data, rank=rank, sharing=run.sharing)
+        record.write(run.tree.checkpoint)
+        if run.options.cut is None:
+            return
+        if run.lora is None:
+            shapes, itemsize = parameter_shapes(network), network.param_init_type.itemsize
+        else:
+            shapes, itemsize = trained_shapes(network, run.lora), DType.FLOAT32.itemsize
+        job = cut_network(shapes, run.options.cut, itemsize=itemsize)
+        self.strategies.write(run.tree.strategy / f"ckpt_strategy_rank_{rank}.ckpt", job.stages[0])
+
     def _keeper(self, config: RunConfig, run: PreparedRun) -> CheckpointKeeper:
         companions: dict[str, bytes] = {}
         if run.lora is None:  # an adapter alone makes no model
@@ -201,6 +225,7 @@ class FinetuneService:
             policy=run.saving,
             companions=companions,
             model_files=model_files,
+            wait=RankAgreement(self.communicator).wait,
         )
 
     def _finish(

@@ -28,17 +28,6 @@ def config_faults(config: RunConfig, world_size: int | None) -> list[Glm3Error]:
         faults += error.faults
     except Glm3Error as error:
         faults.append(error)
-    if config.run_mode in _TRAINING and world_size and world_size > 1 and not config.use_parallel:
-        faults.append(
-            ConfigError(
-                "each rank would train alone",
-                path=config.origin_of("use_parallel").path,
-                field="use_parallel",
-                expected=True,
-                found=False,
-                hint=f"add use_parallel=True parallel_config.data_parallel={world_size}",
-            )
-        )
     return faults
 
 

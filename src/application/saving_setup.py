@@ -6,11 +6,12 @@ from math import prod
 from pathlib import Path
 
 from glm3.application.checkpoint_keeper import SavePolicy
+from glm3.application.rank_agreement import RankAgreement
 from glm3.application.training_start import TrainingStart
 from glm3.domain.run_config import RunConfig
 from glm3.domain.run_config.training import CallbackConfig
 from glm3.domain.tensors import DType
-from glm3.domain.training.checkpoint_names import free_prefix, in_order
+from glm3.domain.training.checkpoint_names import CheckpointName, free_run, in_order, prefix_of
 from glm3.domain.training.lora import LoRAConfig, adapter_shapes
 from glm3.domain.training.memory_plan import parameter_count
 from glm3.domain.training.options import TrainOptions
@@ -44,15 +45,21 @@ def save_policy(config: RunConfig, total_steps: int) -> SavePolicy:
     )
 
 
-def checkpoint_prefix(config: RunConfig, start: TrainingStart, tree: OutputTree) -> str:
-    """Return the old prefix for a run that goes on where it was left, else one that no file bears."""
+def checkpoint_prefix(
+    config: RunConfig, start: TrainingStart, tree: OutputTree, agreement: RankAgreement
+) -> str:
+    """Return the old prefix for a run that goes on where it was left, else one that no rank's file bears."""
     folder, monitor = tree.checkpoint, _monitor(config)
     names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    own: list[CheckpointName] = []
     if start.checkpoint is not None and start.checkpoint.parent.resolve() == folder.resolve():
         own = [name for name in in_order(names) if name.prefix == start.prefix]
-        if own and own[-1].file_name == start.checkpoint.name:
-            return own[-1].prefix
-    return free_prefix(monitor.prefix if monitor else _DEFAULT_PREFIX, tree.rank, names)
+    # Of ranks that were killed while they saved, some have one more.
+    latest = agreement.any(lambda: bool(own) and own[-1].file_name == _name(start))
+    if own and latest:
+        return own[-1].prefix
+    prefix = monitor.prefix if monitor else _DEFAULT_PREFIX
+    return prefix_of(prefix, tree.rank, agreement.largest(free_run(prefix, tree.rank, names)))
 
 
 def bytes_to_write(
@@ -71,6 +78,10 @@ def bytes_to_write(
     checkpoints = min(saves, policy.keep + 1) * (stored.itemsize + states)
     alone = (int(policy.network) + int(policy.trainable)) * min(saves, 2) * stored.itemsize
     return count * (checkpoints + alone + stored.itemsize)
+
+
+def _name(start: TrainingStart) -> str | None:
+    return None if start.checkpoint is None else start.checkpoint.name
 
 
 def _monitor(config: RunConfig) -> CallbackConfig | None:

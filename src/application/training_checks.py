@@ -24,6 +24,7 @@ __all__ = [
     "require_device",
     "require_disk",
     "require_same_data",
+    "require_same_sharing",
     "require_steps_left",
     "require_tokenizer_of",
     "require_vocabulary",
@@ -142,6 +143,28 @@ def require_same_data(start: TrainingStart, data: Mapping[str, Any]) -> None:
             expected=", ".join(f"{name} {before.get(name)}" for name in changed),
             found=", ".join(f"{name} {data[name]}" for name in changed),
             hint="restore them, or begin anew from these weights with resume_training=False",
+        )
+
+
+def require_same_sharing(start: TrainingStart, rank: int, sharing: int | None) -> None:
+    """Check that a part of a checkpoint is this rank's, of as many ranks as share the optimizer now.
+
+    Raises:
+        ConfigError: it is another's; the error says what to do.
+    """
+    record = start.record
+    if start.checkpoint is None or record is None or record.sharing is None:
+        return
+    if (record.rank, record.sharing) != (rank, sharing):
+        raise ConfigError(
+            "the checkpoint is a part that fits another job",
+            path=start.checkpoint,
+            field="load_checkpoint",
+            expected=f"the part of rank {rank}"
+            + (f" of {sharing} ranks" if sharing else ", which has everything"),
+            found=f"the part of rank {record.rank} of {record.sharing} ranks",
+            hint="name the folder of all rank_N folders and start as many ranks, or join the parts with "
+            "glm3 merge and go on from the result",
         )
 
 

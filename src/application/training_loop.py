@@ -12,7 +12,7 @@ from glm3.application.checkpoint_keeper import CheckpointKeeper
 from glm3.application.row_sources import TrainingRows
 from glm3.domain.errors import Glm3Error, InvalidInputError, TrainingError
 from glm3.domain.ports.run_journal import RunJournal
-from glm3.domain.ports.training import StepReport, Trainer
+from glm3.domain.ports.training import StepReport, SupportsShares, Trainer
 from glm3.domain.training.run_events import EvaluationDone, RunFailed, StepDone
 from glm3.domain.training.run_guard import RunGuard, named_rows
 from glm3.domain.training.run_state import RunState
@@ -167,6 +167,7 @@ class TrainingLoop:
             steps_per_epoch=self.rows.steps_per_epoch,
             parameters=self.trainer.parameters(),
             trainer_state=self.trainer.state(),
+            shares=self.trainer.shares() if isinstance(self.trainer, SupportsShares) else {},
         )
         for saved in self.keeper.save(state):
             self.journal.record(saved)

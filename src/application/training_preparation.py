@@ -13,6 +13,7 @@ from glm3.application.evaluate import EvaluateRequest, ScoreTexts
 from glm3.application.evaluation_setup import evaluation_policy, evaluation_request, roomy
 from glm3.application.model_source import ModelSources
 from glm3.application.plan import memory_plan
+from glm3.application.rank_agreement import RankAgreement
 from glm3.application.row_sources import OpenPairs, OpenRows, RowsRequest, TrainingRows
 from glm3.application.saving_setup import bytes_to_write, checkpoint_prefix, output_tree, save_policy
 from glm3.application.training_checks import (
@@ -20,6 +21,7 @@ from glm3.application.training_checks import (
     require_device,
     require_disk,
     require_same_data,
+    require_same_sharing,
     require_steps_left,
     require_tokenizer_of,
     require_vocabulary,
@@ -41,14 +43,19 @@ from glm3.domain.training.memory_plan import MemoryPlan, parameter_count
 from glm3.domain.training.options import TrainOptions
 from glm3.domain.training.output_tree import OutputTree
 from glm3.domain.training.schedules import LearningRateSchedule
-from glm3.domain.training.setup import learning_rate_schedule, lora_config, train_options
+from glm3.domain.training.setup import learning_rate_schedule, lora_config, network_cut, train_options
+from glm3.domain.training.shares import require_plain
 
 __all__ = ["PreparedRun", "TrainingPreparation"]
 
 
 @frozen(kw_only=True)
 class PreparedRun:
-    """A run of which everything is known but the weights' numbers."""
+    """A run of which everything is known but the weights' numbers.
+
+    ``sharing`` is the number of ranks that share the optimizer and store parts of checkpoints, None where
+    each stores everything.
+    """
 
     tree: OutputTree
     start: TrainingStart
@@ -65,18 +72,20 @@ class PreparedRun:
     prefix: str
     data: Mapping[str, Any]
     memory: MemoryPlan
+    sharing: int | None = None
     evaluation: EvaluateRequest | None = None
     notes: tuple[str, ...] = ()
 
     def facts(self) -> list[str]:
         """Tell what is about to happen."""
         count = parameter_count(self.start.config)
+        each = " a rank" if self.batch.data_ranks > 1 else ""
         begun = f", going on from {self.start.checkpoint}" if self.start.checkpoint else ""
         return [
             f"model: {self.start.base or 'random weights'}, {count} parameters{begun}",
             f"data: {self.rows.num_rows} rows, {self.batch.global_batch} a step",
             f"run: {self.total_steps} steps in {self.epochs} epochs, {self.start.steps_done} done",
-            f"memory planned: {self.memory.total / 1e9:.2f} GB",
+            f"memory planned: {self.memory.total / 1e9:.2f} GB{each}",
         ]
 
 
@@ -117,7 +126,13 @@ class TrainingPreparation:
         facts = self.host.facts()
         require_device(config.context.device_target, facts)
         tree = output_tree(config, self.communicator.rank)
-        start = find_start(config, self.sources, self.stores, tree)
+        agreement = RankAgreement(self.communicator)
+        start = find_start(config, self.sources, self.stores, tree, agreement)
+        cut = network_cut(config, world_size)
+        if cut is not None:
+            require_plain(cut, world_size)
+        sharing = world_size if cut is not None and cut.optimizer_parallel else None
+        require_same_sharing(start, self.communicator.rank, sharing)
         tokenizer_path, tokenizer = self._tokenizer(dataset, start)
         require_weights(start, self.stores)
         batch = BatchPlan.of(config, world_size)
@@ -141,7 +156,8 @@ class TrainingPreparation:
         if config.do_eval and config.eval_dataset is not None:
             evaluation = evaluation_request(config, tokenizer, self.open_pairs, strict=strict)
             start = evolve(start, config=roomy(start.config, config.eval_dataset))
-        options, saving, lora = train_options(config), save_policy(config, total_steps), lora_config(config)
+        options, saving = evolve(train_options(config), cut=cut), save_policy(config, total_steps)
+        lora = lora_config(config)
         require_adapter(start, lora, self.stores)
         nbytes = bytes_to_write(start, options, saving, total_steps - start.steps_done, lora)
         require_disk(tree.root, nbytes, "the checkpoints of the run")
@@ -158,8 +174,9 @@ class TrainingPreparation:
             options=options,
             lora=lora,
             saving=saving,
-            prefix=checkpoint_prefix(config, start, tree),
+            prefix=checkpoint_prefix(config, start, tree, agreement),
             data=data,
+            sharing=sharing,
             memory=memory_plan(config, start.config, facts, world_size),
             evaluation=evaluation,
             notes=(
@@ -176,7 +193,9 @@ class TrainingPreparation:
         """Return when and how to evaluate ``model`` while it is trained, if the run asks for it."""
         if run.evaluation is None:
             return None
-        return evaluation_policy(config, run.evaluation, model, run.tokenizer, self.score_texts)
+        policy = evaluation_policy(config, run.evaluation, model, run.tokenizer, self.score_texts)
+        agreement = RankAgreement(self.communicator)
+        return evolve(policy, evaluate=lambda: agreement.first_ranks(policy.evaluate))
 
     def _tokenizer(self, dataset: DatasetConfig, start: TrainingStart) -> tuple[Path, Tokenizer]:
         given = dataset.tokenizer.vocab_file

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from glm3.application.adapter_folder import is_adapter_folder, read_adapter
 from glm3.application.checkpoint_keeper import pointed_file
 from glm3.application.checkpoint_stores import config_beside, find_store
 from glm3.application.model_source import TOKENIZER_NAME, ModelSources
+from glm3.application.rank_agreement import RankAgreement
 from glm3.domain.atomic_write import staged_file, write_durably
 from glm3.domain.errors import CheckpointError, ConfigError, MissingFileError
 from glm3.domain.model_config import ModelConfig
@@ -33,11 +34,14 @@ class RunRecord:
     """What the checkpoints of a run do not say themselves.
 
     ``base`` is what the run was started from, as the user named it. ``data`` decides which rows a step
-    takes: it must be the same when the run goes on.
+    takes: it must be the same when the run goes on. Where ``sharing`` is not None the checkpoints beside the
+    record are rank ``rank``'s parts of those of so many ranks.
     """
 
     base: str | None
     data: Mapping[str, Any] = field(factory=dict)
+    rank: int = 0
+    sharing: int | None = None
 
     def write(self, folder: Path) -> None:
         """Write ``run.json`` into ``folder`` atomically.
@@ -45,7 +49,10 @@ class RunRecord:
         Raises:
             StorageError: the file system refused.
         """
-        content = json.dumps({"base": self.base, "data": dict(self.data)}, ensure_ascii=False, indent=2)
+        values: dict[str, Any] = {"base": self.base, "data": dict(self.data)}
+        if self.sharing is not None:
+            values |= {"rank": self.rank, "sharing": self.sharing}
+        content = json.dumps(values, ensure_ascii=False, indent=2)
         with staged_file(folder / RUN_RECORD) as place:
             write_durably(place, f"{content}\n".encode())
 
@@ -61,7 +68,12 @@ class RunRecord:
             return None
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            return cls(base=values["base"], data=dict(values["data"]))
+            return cls(
+                base=values["base"],
+                data=dict(values["data"]),
+                rank=values.get("rank", 0),
+                sharing=values.get("sharing"),
+            )
         except (ValueError, KeyError, TypeError):
             raise CheckpointError("is not what a run writes", path=path, hint="remove it") from None
 
@@ -92,9 +104,15 @@ class TrainingStart:
 
 
 def find_start(
-    config: RunConfig, sources: ModelSources, stores: Sequence[CheckpointStore], tree: OutputTree
+    config: RunConfig,
+    sources: ModelSources,
+    stores: Sequence[CheckpointStore],
+    tree: OutputTree,
+    agreement: RankAgreement,
 ) -> TrainingStart:
     """Find what ``load_checkpoint`` names; fields that the run's file gives win over the model's own.
+
+    All ranks of a run go on from the same step.
 
     Raises:
         MissingFileError, UsageError: there is no such checkpoint.
@@ -103,7 +121,7 @@ def find_start(
     if not config.resume_training:
         return _start_of(config.load_checkpoint, config, sources, stores, tree)
     assert config.load_checkpoint is not None  # noqa: S101  # check_for saw to it
-    checkpoint = checkpoint_at(config.load_checkpoint, tree)
+    checkpoint = checkpoint_at(config.load_checkpoint, tree, agreement.latest)
     with find_store(checkpoint, stores).open(checkpoint) as reader:
         steps_done = RunState.steps_in(reader)
     record = RunRecord.read(checkpoint.parent)
@@ -122,7 +140,7 @@ def find_start(
     return TrainingStart(
         base=name,
         config=base.config if adapters or own is None else config.model.onto(own),
-        weights=base.weights if adapters else checkpoint,
+        weights=_weights_of(checkpoint, record) if not adapters else base.weights,
         tokenizer=beside if beside.is_file() else base.tokenizer,
         checkpoint=checkpoint,
         steps_done=steps_done,
@@ -130,12 +148,25 @@ def find_start(
     )
 
 
-def checkpoint_at(name: str, tree: OutputTree) -> Path:
+def _weights_of(checkpoint: Path, record: RunRecord | None) -> Path | None:
+    """Return where a network's weights are; None if a checkpoint is a part, which is restored with others."""
+    return None if record is not None and record.sharing is not None else checkpoint
+
+
+def _last(names: Sequence[CheckpointName]) -> CheckpointName | None:
+    return names[-1] if names else None
+
+
+def checkpoint_at(
+    name: str,
+    tree: OutputTree,
+    choose: Callable[[Sequence[CheckpointName]], CheckpointName | None] = _last,
+) -> Path:
     """Return the checkpoint file that a name means.
 
     A file means itself; the pointers ``last`` and ``best`` what they point to, without a folder those of
     this run's own output; a folder of ``rank_N`` folders this rank's; a folder of checkpoints its last one,
-    by number.
+    by number, or the one that ``choose`` takes of them, oldest first.
 
     Raises:
         MissingFileError: there is none.
@@ -145,7 +176,7 @@ def checkpoint_at(name: str, tree: OutputTree) -> Path:
         path = path / f"rank_{tree.rank}"
     found: Path | None = path if path.is_file() else None
     if path.is_dir() or path.name == LAST:
-        found = _newest(path if path.is_dir() else path.parent)
+        found = _chosen(path if path.is_dir() else path.parent, choose)
     elif path.name == BEST:
         found = pointed_file(path)
     if found is None:
@@ -157,8 +188,8 @@ def checkpoint_at(name: str, tree: OutputTree) -> Path:
     return found
 
 
-def _newest(folder: Path) -> Path | None:
-    """Return the last checkpoint of the run that ``last`` points to.
+def _chosen(folder: Path, choose: Callable[[Sequence[CheckpointName]], CheckpointName | None]) -> Path | None:
+    """Return one of the checkpoints of the run that ``last`` points to.
 
     A process that dies between writing one and moving the pointer leaves a whole one behind the pointer.
     """
@@ -166,7 +197,10 @@ def _newest(folder: Path) -> Path | None:
     pointed = pointed_file(folder / LAST)
     named = CheckpointName.parse(pointed.name) if pointed else None
     own = [name for name in names if named is None or name.prefix == named.prefix]
-    return folder / own[-1].file_name if own else pointed
+    chosen = choose(own)
+    if chosen is None:
+        return None if own else pointed
+    return folder / chosen.file_name
 
 
 def _start_of(

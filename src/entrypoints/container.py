@@ -28,6 +28,7 @@ from glm3.domain.ports.host import Host
 from glm3.domain.ports.model_catalog import ModelCatalog
 from glm3.domain.ports.process_runner import ProcessRunner
 from glm3.domain.ports.run_config_reader import RunConfigReader
+from glm3.domain.ports.strategy_store import StrategyStore
 from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.entrypoints.paths import cache_folder, resources_folder
 
@@ -69,6 +70,25 @@ def find_backend(name: str, cache: Path) -> ModelBackend:
         raise UsageError("no such backend", expected=", ".join([*ours, *others]), found=name)
     loaded: ModelBackend = others[name].load()()
     return loaded
+
+
+def find_communicator() -> Communicator:
+    """Return this rank's end of the job that the environment describes, or that of a process on its own.
+
+    ``MS_ROLE`` is set by msrun and by our launcher, ``RANK_SIZE`` by every launcher. A rank waits
+    ``GLM3_RANK_TIMEOUT`` seconds for the others.
+
+    Raises:
+        BackendError, CommunicationError: the ranks do not come together.
+    """
+    environment = os.environ
+    if environment.get("MS_ROLE") or int(environment.get("RANK_SIZE") or 1) > 1:
+        join = lazy("glm3.adapters.mindspore.communicator:join_job")
+        seconds = environment.get("GLM3_RANK_TIMEOUT")
+        joined: Communicator = join() if seconds is None else join(float(seconds))
+        return joined
+    alone: Communicator = lazy("glm3.adapters.memory.single_process_communicator:SingleProcessCommunicator")()
+    return alone
 
 
 def open_stores() -> Sequence[CheckpointStore]:
@@ -120,8 +140,9 @@ class Container(containers.DeclarativeContainer):
     models: providers.Provider[ModelLoader] = providers.Factory(
         ModelLoader, sources, checkpoint_stores, backend, tokenizers
     )
-    communicator: providers.Provider[Communicator] = providers.Singleton(
-        lazy("glm3.adapters.memory.single_process_communicator:SingleProcessCommunicator")
+    communicator: providers.Provider[Communicator] = providers.Singleton(find_communicator)
+    strategies: providers.Provider[StrategyStore] = providers.Factory(
+        lazy("glm3.adapters.strategy.store:FileStrategyStore")
     )
     training: providers.Provider[TrainingServices] = providers.Factory(
         lazy("glm3.entrypoints.training:TrainingServices"),
@@ -131,6 +152,7 @@ class Container(containers.DeclarativeContainer):
         backend=backend,
         host=host,
         communicator=communicator,
+        strategies=strategies,
         resources=config.resources_folder,
         cache=config.cache_folder,
     )

@@ -29,6 +29,7 @@ from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.host import Host
 from glm3.domain.ports.run_journal import RunJournal
+from glm3.domain.ports.strategy_store import StrategyStore
 from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.domain.training.encoding import PairLayout
 from glm3.domain.training.metrics import mean_scores
@@ -46,6 +47,7 @@ class TrainingServices:
     backend: ModelBackend
     host: Host
     communicator: Communicator
+    strategies: StrategyStore
     resources: Path
     cache: Path
     layout: PairLayout = PairLayout.BARE
@@ -85,10 +87,11 @@ class TrainingServices:
             require_matplotlib()
 
         def open_journal(folder: Path, sink: bool) -> RunJournal:
-            journals: list[RunJournal] = [FileJournal(folder, sink=sink)]
-            if tensorboard:
+            first = self.communicator.rank == 0  # metrics are the same on every rank
+            journals: list[RunJournal] = [FileJournal(folder, sink=sink, metrics=first)]
+            if tensorboard and first:
                 journals.append(TensorBoardJournal(folder / "tensorboard"))
-            if curve:
+            if curve and first:
                 journals.append(CurveJournal(folder / "loss.png"))
             return Journals(tuple(journals))
 
@@ -96,6 +99,7 @@ class TrainingServices:
             preparation=self.preparation(),
             backend=self.backend,
             communicator=self.communicator,
+            strategies=self.strategies,
             open_journal=open_journal,
             model_yaml=lambda config: model_folder_yaml(config).encode(),
             peak_memory=peak_memory,

@@ -18,6 +18,7 @@ from glm3.adapters.memory.numpy_backend import NumpyBackend
 from glm3.adapters.memory.single_process_communicator import SingleProcessCommunicator
 from glm3.adapters.msckpt.store import MindSporeCheckpointStore
 from glm3.adapters.safetensors.store import SafetensorsStore
+from glm3.adapters.strategy.store import FileStrategyStore
 from glm3.application.finetune import FinetuneReport, FinetuneRequest, FinetuneService
 from glm3.application.model_source import ModelSource
 from glm3.application.row_sources import Pairs, RowsRequest
@@ -94,6 +95,8 @@ def open_pairs(request: RowsRequest, pairs: Sequence[PairRow] = PAIRS) -> PairRo
             seed=dataset.seed,
             shuffle=dataset.data_loader.shuffle,
             drop_remainder=dataset.drop_remainder,
+            rank=request.rank,
+            world_size=request.world_size,
         ),
         request.batch.rows_per_pass,
         pairs,
@@ -110,7 +113,8 @@ class OneModel:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer = folder / "tokenizer.model"
-        self.tokenizer.write_bytes(b"bytes")
+        if not self.tokenizer.is_file():
+            self.tokenizer.write_bytes(b"bytes")
 
     def names(self) -> list[str]:
         return ["small"]
@@ -172,12 +176,16 @@ def service(folder: Path, *, backend: ModelBackend | None = None, **preparation:
         "score_texts": lambda predictions, references: {"rouge-l": exact_share(predictions, references)},
         "communicator": SingleProcessCommunicator(),
         "host": FakeHost(),
+        **preparation,
     }
     return FinetuneService(
-        preparation=TrainingPreparation(**parts | preparation),
+        preparation=TrainingPreparation(**parts),
         backend=backend or NumpyBackend(),
-        communicator=SingleProcessCommunicator(),
-        open_journal=lambda place, sink: FileJournal(place, sink=sink),
+        communicator=parts["communicator"],
+        strategies=FileStrategyStore(),
+        open_journal=lambda place, sink: FileJournal(
+            place, sink=sink, metrics=parts["communicator"].rank == 0
+        ),
         model_yaml=lambda _: b"model: {}\n",
         peak_memory=lambda: 10**9,
     )

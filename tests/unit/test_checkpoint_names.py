@@ -3,9 +3,10 @@ from hypothesis import strategies as st
 
 from glm3.domain.training.checkpoint_names import (
     CheckpointName,
-    free_prefix,
+    free_run,
     in_order,
     latest,
+    prefix_of,
     sink_position,
 )
 
@@ -60,7 +61,7 @@ def test_nothing_is_latest_of_nothing() -> None:
 def test_a_new_run_takes_a_prefix_that_no_file_bears(runs: int) -> None:
     names: list[str] = []
     for _ in range(runs):
-        names.append(CheckpointName(free_prefix("g", 3, names), 1, 1).file_name)
-    prefix = free_prefix("g", 3, names)
+        names.append(CheckpointName(prefix_of("g", 3, free_run("g", 3, names)), 1, 1).file_name)
+    prefix = prefix_of("g", 3, free_run("g", 3, names))
     assert prefix == ("g_rank_3" if not runs else f"g_rank_3_{runs}")
     assert not any(name.startswith(f"{prefix}-") for name in names)

@@ -78,11 +78,24 @@ def test_dialogues_have_a_length_of_their_own() -> None:
     ]
 
 
-def test_ranks_must_match_the_devices_only_if_the_run_is_parallel() -> None:
+def test_ranks_must_match_the_devices() -> None:
+    """Unless they are copies, which MindSpore's data parallel modes have as many of as there are devices."""
     check_for(run(), device_count=8)
     check_for(run(), device_count=None)
-    assert faults(run(), devices=4) == ["parallel_config"]
-    check_for(run("use_parallel=False"), device_count=4)
+    check_for(run("parallel.parallel_mode=0"), device_count=4)
+    with pytest.raises(
+        MultipleFaultsError,
+        match=r"data_parallel \* model_parallel \* pipeline_stage should be equal to device_num, "
+        "but get dp:8, mp:1, pp:1, device_num:4",
+    ):
+        check_for(run(), device_count=4)
+    with pytest.raises(MultipleFaultsError, match="glm3 launch --workers 8"):
+        check_for(run(), device_count=1)
+
+
+def test_several_ranks_do_not_train_each_for_itself() -> None:
+    assert faults(run("use_parallel=False"), devices=4) == ["use_parallel"]
+    check_for(run("use_parallel=False"), device_count=1)
 
 
 @pytest.mark.parametrize(

@@ -28,12 +28,15 @@ _FORM = "%(asctime)s - %(levelname)s - %(message)s"
 
 
 class FileJournal:
-    """Append to the logs of ``folder``; ``sink`` is the run's sink mode, which shapes the loss in a line."""
+    """Append to the logs of ``folder``; ``sink`` is the run's sink mode, which shapes the loss in a line.
 
-    def __init__(self, folder: Path, *, sink: bool = False) -> None:
+    Without ``metrics`` there are the lines for people only.
+    """
+
+    def __init__(self, folder: Path, *, sink: bool = False, metrics: bool = True) -> None:
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._sink = folder, sink
+        self._folder, self._sink, self._measured = folder, sink, metrics
         self._info = _log_file(folder / "info.log")
         self._error = _log_file(folder / "error.log")
         self._started: RunStarted | None = None
@@ -74,7 +77,7 @@ class FileJournal:
     def _start(self, event: RunStarted) -> None:
         self._started = event
         self._close_metrics()
-        self._metrics = MetricsFiles(self._folder, event.steps_done)
+        self._metrics = MetricsFiles(self._folder, event.steps_done) if self._measured else None
         for fact in event.facts:
             self._tell(fact)
 

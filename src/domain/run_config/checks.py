@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from glm3.domain.errors import InvalidInputError
+from glm3.domain.run_config.parallel import DATA_PARALLEL_MODES
 from glm3.domain.run_config.run import RUN_MODES, RunConfig
 from glm3.domain.run_config.tree import Faults
 from glm3.domain.run_config.values import is_placeholder
@@ -32,6 +33,14 @@ def check_for(config: RunConfig, run_mode: str | None = None, *, device_count: i
         _check_training(check)
         if config.use_parallel:
             _check_ranks(check, device_count)
+        elif device_count is not None and device_count > 1:
+            check.fault(
+                "use_parallel",
+                "each rank would train for itself, into the same files",
+                f"True: the job has {device_count} ranks",
+                False,
+                f"add use_parallel=True parallel_config.data_parallel={device_count}",
+            )
     elif mode == "eval":
         _check_dataset(check, "eval_dataset")
     else:
@@ -140,14 +149,19 @@ def _check_sequence_length(check: _Check) -> None:
 
 def _check_ranks(check: _Check, device_count: int | None) -> None:
     config, cut = check.config, check.config.parallel_config
-    product = f"data_parallel {cut.data_parallel} x model_parallel {cut.model_parallel} x pipeline_stage"
-    if device_count is not None and cut.ranks != device_count:
+    copies = config.parallel.parallel_mode in DATA_PARALLEL_MODES
+    if device_count is not None and cut.ranks != device_count and not copies:
         check.fault(
             "parallel_config",
-            f"{product} {cut.pipeline_stage} is not the number of devices",
+            "The parallel config data_parallel * model_parallel * pipeline_stage should be equal to "
+            f"device_num, but get dp:{cut.data_parallel}, mp:{cut.model_parallel}, pp:{cut.pipeline_stage}, "
+            f"device_num:{device_count}",
             device_count,
             cut.ranks,
-            "change parallel_config, the number of processes, or use_parallel",
+            f"start a job of so many ranks: glm3 launch --workers {cut.ranks} finetune ...; "
+            "or train in this process alone with use_parallel=False"
+            if device_count == 1
+            else "change parallel_config, or the number of ranks that are started",
         )
     layers = config.model.model_config.num_layers
     if cut.pipeline_stage > layers:

@@ -15,6 +15,7 @@ from glm3.domain.run_config.values import (
 )
 
 __all__ = [
+    "DATA_PARALLEL_MODES",
     "ContextConfig",
     "MoeConfig",
     "ParallelConfig",
@@ -22,6 +23,10 @@ __all__ = [
     "RecomputeConfig",
     "StrategyConfig",
 ]
+
+
+DATA_PARALLEL_MODES = (0, 3)
+"""Values of ``parallel_mode`` in which the ranks are copies, however many ways ``parallel_config`` says."""
 
 
 def _execution_mode(value: object) -> int:

@@ -6,6 +6,7 @@ from attrs import frozen
 
 from glm3.domain.errors import ConfigError
 from glm3.domain.run_config import RunConfig
+from glm3.domain.run_config.parallel import DATA_PARALLEL_MODES
 
 __all__ = ["BatchPlan"]
 
@@ -31,7 +32,7 @@ class BatchPlan:
         accumulation = runner.gradient_accumulation_steps
         if not config.use_parallel:
             return cls(rows_per_pass=runner.batch_size, passes=accumulation, data_ranks=world_size)
-        if config.parallel.parallel_mode in (0, 3):
+        if config.parallel.parallel_mode in DATA_PARALLEL_MODES:
             return cls(rows_per_pass=runner.batch_size, passes=accumulation, data_ranks=world_size)
         passes = cut.micro_batch_num if cut.pipeline_stage > 1 else accumulation
         return cls(

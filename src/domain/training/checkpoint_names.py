@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from attrs import frozen
 
-__all__ = ["BEST", "LAST", "CheckpointName", "free_prefix", "in_order", "latest", "sink_position"]
+__all__ = ["BEST", "LAST", "CheckpointName", "free_run", "in_order", "latest", "prefix_of", "sink_position"]
 
 LAST, BEST = "last", "best"
 """Text files beside the checkpoints that hold the name of one of them."""
@@ -66,12 +66,15 @@ def latest(file_names: Iterable[str]) -> CheckpointName | None:
     return names[-1] if names else None
 
 
-def free_prefix(prefix: str, rank: int, file_names: Iterable[str]) -> str:
-    """Return the prefix of a new run: no file of an earlier one bears it."""
-    base = f"{prefix}_rank_{rank}"
+def prefix_of(prefix: str, rank: int, run: int) -> str:
+    """Return the prefix of a rank's checkpoints of run number ``run``, from 0."""
+    return f"{prefix}_rank_{rank}" + (f"_{run}" if run else "")
+
+
+def free_run(prefix: str, rank: int, file_names: Iterable[str]) -> int:
+    """Return the number of a new run: no file of an earlier one bears its prefix."""
     taken = {name.prefix for name in in_order(file_names)}
-    run, candidate = 0, base
-    while candidate in taken:
+    run = 0
+    while prefix_of(prefix, rank, run) in taken:
         run += 1
-        candidate = f"{base}_{run}"
-    return candidate
+    return run

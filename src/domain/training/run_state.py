@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from attrs import frozen
+from attrs import field, frozen
 
 from glm3.domain.errors import CheckpointError
 from glm3.domain.parameters import from_mindspore_name, to_mindspore_name
@@ -26,13 +26,15 @@ _COUNTERS = ("epoch_num", "step_num", "global_step")
 class RunState:
     """Everything that the next step depends on, after ``steps_done`` steps of ``steps_per_epoch`` each.
 
-    ``parameters`` and ``trainer_state`` are the trainer's own, by Hugging Face name.
+    ``parameters`` and ``trainer_state`` are the trainer's own, by Hugging Face name. Of a parameter in
+    ``shares`` only these rows are stored, as its moments are: other ranks store the others.
     """
 
     steps_done: int
     steps_per_epoch: int
     parameters: Mapping[str, Array]
     trainer_state: Mapping[str, Array]
+    shares: Mapping[str, slice] = field(factory=dict)
 
     def tensors(self) -> Iterator[tuple[TensorSpec, Array]]:
         """Yield every tensor of the file, counters last.
@@ -51,7 +53,8 @@ class RunState:
 
     def weights(self) -> Iterator[tuple[TensorSpec, Array]]:
         """Yield the parameters alone."""
-        for name, array in self.parameters.items():
+        for name, whole in self.parameters.items():
+            array = whole[self.shares[name]] if name in self.shares else whole
             yield spec_of(to_mindspore_name(name), array), array
 
     @staticmethod

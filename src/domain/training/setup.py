@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from glm3.domain.errors import ConfigError
+from glm3.domain.layout.network_cut import NetworkCut
 from glm3.domain.run_config import RunConfig
+from glm3.domain.run_config.parallel import DATA_PARALLEL_MODES
 from glm3.domain.training.batch_plan import BatchPlan
 from glm3.domain.training.lora import LoRAConfig
 from glm3.domain.training.options import OptimizerKind, TrainOptions
 from glm3.domain.training.schedules import LearningRateSchedule
 
-__all__ = ["learning_rate_schedule", "lora_config", "train_options"]
+__all__ = ["learning_rate_schedule", "lora_config", "network_cut", "train_options"]
 
 
 def train_options(config: RunConfig) -> TrainOptions:
@@ -62,6 +64,26 @@ def lora_config(config: RunConfig) -> LoRAConfig | None:
         alpha=keys.lora_alpha,
         dropout=keys.lora_dropout,
         target_modules=keys.target_modules or "",
+    )
+
+
+def network_cut(config: RunConfig, world_size: int) -> NetworkCut | None:
+    """Return how ``world_size`` ranks share a run's work, None where there is nothing to share.
+
+    In MindSpore's data parallel modes (0 and 3) every rank has a share of the rows, and the file's numbers of
+    ways are not looked at.
+    """
+    if not config.use_parallel or world_size == 1:
+        return None
+    parallel, ways = config.parallel, config.parallel_config
+    if parallel.parallel_mode in DATA_PARALLEL_MODES:
+        return NetworkCut(data_parallel=world_size, optimizer_parallel=parallel.enable_parallel_optimizer)
+    return NetworkCut(
+        data_parallel=ways.data_parallel,
+        model_parallel=ways.model_parallel,
+        pipeline_stage=ways.pipeline_stage,
+        optimizer_parallel=parallel.enable_parallel_optimizer,
+        vocab_emb_dp=ways.vocab_emb_dp,
     )
 
 

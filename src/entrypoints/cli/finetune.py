@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -92,7 +93,9 @@ def run_finetune(
     curve: bool = False,
     quiet: bool = False,
 ) -> None:
-    """Train as a configuration says and print the closing report.
+    """Train as a configuration says and print the closing report; of several ranks, rank 0 prints it.
+
+    The process that msrun starts as its scheduler serves the ranks instead.
 
     Raises:
         Glm3Error: see :meth:`glm3.application.finetune.FinetuneService.run`.
@@ -103,14 +106,21 @@ def run_finetune(
     from glm3.entrypoints.cli.progress import counting
     from glm3.entrypoints.cli.training_display import training_display
 
+    if os.environ.get("MS_ROLE") == "MS_SCHED":
+        from glm3.adapters.mindspore.communicator import serve_as_scheduler
+
+        serve_as_scheduler()
+        return
     services = container(settings).training().with_layout(PairLayout(layout.value))
+    first = services.communicator.rank == 0
+    quiet = quiet or not first
     with counting("rows encoded", quiet=quiet) as count, _stop_on_interrupt() as stop:
         service = services.reporting(count).finetuning(tensorboard=tensorboard, curve=curve)
         report = service.run(
             FinetuneRequest(config=config, strict=strict, ignore_memory=ignore_memory, stop=stop),
             training_display(quiet=quiet),
         )
-    for line in report.lines():
+    for line in report.lines() if first else ():
         answer(line)
 
 
