@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         convert,
         finetune,
         merge_adapter,
+        merge_checkpoints,
         process_response,
     )
 
@@ -35,6 +36,7 @@ __all__ = [
     "convert",
     "finetune",
     "merge_adapter",
+    "merge_checkpoints",
     "process_response",
 ]
 
