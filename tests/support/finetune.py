@@ -25,6 +25,7 @@ from glm3.application.row_sources import Pairs, RowsRequest
 from glm3.application.training_preparation import TrainingPreparation
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.ports.backend import ModelBackend
+from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.training import MicroBatch
 from glm3.domain.run_config import RunConfig, build_run_config
 from glm3.domain.run_config.tree import Node
@@ -191,7 +192,9 @@ def service(folder: Path, *, backend: ModelBackend | None = None, **preparation:
     )
 
 
-def train_on_mindspore(folder: Path, output: str, **changes: Any) -> FinetuneReport:
+def train_on_mindspore(
+    folder: Path, output: str, communicator: Communicator | None = None, **changes: Any
+) -> FinetuneReport:
     """Train 24 steps of :data:`NETWORK` on MindSpore, with accumulation, saving every 4 of them."""
     from glm3.adapters.mindspore.backend import MindSporeBackend
 
@@ -203,7 +206,10 @@ def train_on_mindspore(folder: Path, output: str, **changes: Any) -> FinetuneRep
         "callbacks__0__save_checkpoint_steps": 4,
     }
     config = run_config(folder / output, **keys | changes)
-    return service(folder, backend=MindSporeBackend()).run(FinetuneRequest(config=config), MemoryJournal())
+    parts = service(
+        folder, backend=MindSporeBackend(), communicator=communicator or SingleProcessCommunicator()
+    )
+    return parts.run(FinetuneRequest(config=config), MemoryJournal())
 
 
 def weights_in(folder: Path) -> dict[str, Array]:

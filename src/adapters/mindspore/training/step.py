@@ -115,8 +115,11 @@ class _Apply(nn.Cell):
         super().__init__(auto_prefix=False)
         self.optimizer = optimizer
 
-    def construct(self, gradients: Sequence[Tensor], settings: Tensor) -> Tensor:
-        """Return the norm of the gradients, and 1 if they were finite."""
+    def construct(self, settings: Tensor, *gradients: Tensor) -> Tensor:
+        """Return the norm of the gradients, and 1 if they were finite.
+
+        A list of them would be a constant, and compiled anew with each step's numbers.
+        """
         return ops.stack(self.optimizer(gradients, settings))
 
 

@@ -102,7 +102,7 @@ class MindSporeTrainer:
                 loss, gradients = self._parted.gradients(*self._inputs(micro_batches[0], 0, weight * scale))
                 loss = self._all_ranks(weight * float(loss.asnumpy()))
                 with self._collectives():
-                    norm, finite = self._parted.update(gradients, settings).asnumpy().tolist()
+                    norm, finite = self._parted.update(settings, *gradients).asnumpy().tolist()
             else:
                 inputs = self._inputs(micro_batches[0], 0, scale)
                 loss, norm, finite = self._whole(*inputs, settings).asnumpy().tolist()
