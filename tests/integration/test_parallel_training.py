@@ -104,7 +104,7 @@ def test_ranks_train_as_one_process_does(worlds, alone, size, shared, passes, dt
     for reports, _, parts in trained:
         assert bool(parts) is shared
         for report, wanted in zip(reports, expected, strict=True):
-            # bfloat16 gradients are rounded before they are added up, and now and then round a weight otherwise.
+            # bfloat16 gradients are rounded before they are added up, and a weight may round otherwise.
             accuracy = 1e-5 if dtype is DType.FLOAT32 else 1e-3
             assert report.loss == pytest.approx(wanted.loss, rel=accuracy)
             assert report.grad_norm == pytest.approx(wanted.grad_norm, rel=accuracy)
