@@ -8,8 +8,11 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 import pytest
+from google.protobuf.descriptor import Descriptor
+from mindspore.train import node_strategy_pb2
 from numpy.typing import NDArray
 
+from glm3.adapters.strategy import strategy_pb2
 from glm3.adapters.strategy.store import FileStrategyStore
 from glm3.domain.errors import InvalidInputError
 from glm3.domain.layout.network_cut import NetworkCut, cut_network
@@ -209,3 +212,23 @@ def test_mindspore_cuts_by_the_compilers_file_as_we_do(tmp_path: Path) -> None:
     transform(tmp_path / "one", tmp_path / "4", None, GOLDEN / "compiled.ckpt", "ckpt")
     for rank in range(4):
         assert_same(load_rank(tmp_path / "4", rank, "ckpt"), slices(full, job, rank))
+
+
+def wire_form(message: Descriptor) -> list[tuple[object, ...]]:
+    """Return what decides a message's bytes: numbers, types and labels, all the way down."""
+    return [
+        (
+            field.number,
+            field.type,
+            field.is_required,
+            field.is_repeated,
+            wire_form(field.message_type) if field.message_type else None,
+        )
+        for field in sorted(message.fields, key=lambda field: field.number)
+    ]
+
+
+def test_our_messages_have_mindspores_wire_form() -> None:
+    assert wire_form(strategy_pb2.StrategyMap.DESCRIPTOR) == wire_form(
+        node_strategy_pb2.ParallelStrategyMap.DESCRIPTOR
+    )
