@@ -131,7 +131,8 @@ class EvaluateService:
         check_for(config, "eval")
         dataset = config.eval_dataset
         assert dataset is not None  # noqa: S101  # check_for saw to it
-        source = predict_source(_with_vocabulary(config, dataset), self.models.sources, download)
+        named = _with_vocabulary(config, dataset)
+        source = predict_source(named, self.models.sources, self.models.stores, download)
         tokenizer = self.models.tokenizer_of(source)
         require_vocabulary(tokenizer, source.config, source.tokenizer)
         request = evaluation_request(config, tokenizer, self.open_pairs, layout=layout, strict=strict)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from attrs import frozen
 
-from glm3.application.adapter_folder import BaseIdentity, read_adapter, write_adapter
+from glm3.application.adapter_folder import add_adapter, read_adapter, write_adapter
+from glm3.application.base_identity import BaseIdentity
 from glm3.application.checkpoint_keeper import CheckpointKeeper
 from glm3.application.checkpoint_stores import find_store, store_of_format
 from glm3.application.journals import Journals
@@ -26,7 +27,7 @@ from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.model import LanguageModel
 from glm3.domain.ports.run_journal import RunJournal
 from glm3.domain.ports.strategy_store import StrategyStore
-from glm3.domain.ports.training import SupportsLoRA, SupportsTraining, Trainer
+from glm3.domain.ports.training import SupportsTraining, Trainer
 from glm3.domain.run_config import RunConfig
 from glm3.domain.tensors import DType
 from glm3.domain.training.adapters import trained_shapes
@@ -179,14 +180,12 @@ class FinetuneService:
 
     def _adapt(self, run: PreparedRun, model: LanguageModel) -> None:
         """Add the adapter that is to be trained: a fresh one, or one that was trained before."""
-        if run.lora is None:
+        if run.adapter is None:
             return
-        if not isinstance(model, SupportsLoRA):
-            raise BackendError("this backend cannot train adapters", found=type(model).__name__)
-        model.add_lora(run.lora, run.options.seed)
+        adapted = add_adapter(model, run.adapter, run.options.seed)
         if run.start.adapter is not None:
             stored = read_adapter(run.start.adapter, self.preparation.stores)
-            model.set_adapter_parameters(stored.parameters)
+            adapted.set_adapter_parameters(stored.parameters)
 
     def _restore(self, run: PreparedRun, trainer: Trainer) -> None:
         checkpoint = run.start.checkpoint
@@ -203,16 +202,16 @@ class FinetuneService:
         record.write(run.tree.checkpoint)
         if run.options.cut is None:
             return
-        if run.lora is None:
+        if run.adapter is None:
             shapes, itemsize = parameter_shapes(network), network.param_init_type.itemsize
         else:
-            shapes, itemsize = trained_shapes(network, run.lora), DType.FLOAT32.itemsize
+            shapes, itemsize = trained_shapes(network, run.adapter), DType.FLOAT32.itemsize
         job = cut_network(shapes, run.options.cut, itemsize=itemsize)
         self.strategies.write(run.tree.strategy / f"ckpt_strategy_rank_{rank}.ckpt", job.stages[0])
 
     def _keeper(self, config: RunConfig, run: PreparedRun) -> CheckpointKeeper:
         companions: dict[str, bytes] = {}
-        if run.lora is None:  # an adapter alone makes no model
+        if run.adapter is None:  # an adapter alone makes no model
             companions = hugging_face_files(run.start.config, run.tokenizer_path)
         model_files = {MODEL_YAML: self.model_yaml(run.start.config)}
         if TOKENIZER_NAME in companions:
@@ -242,7 +241,7 @@ class FinetuneService:
             command = f"glm3 finetune with resume_training=True load_checkpoint={run.tree.checkpoint / LAST}"
         else:
             named = CheckpointName.parse(checkpoint.name)
-            kind = "model" if run.lora is None else "adapter"
+            kind = "model" if run.adapter is None else "adapter"
             folder = run.tree.result(kind, named.run if named else 0)
             if self.communicator.rank == 0:
                 journal.record(self._write_result(run, trainer, folder, loop.steps_done))
@@ -259,8 +258,8 @@ class FinetuneService:
 
     def _write_result(self, run: PreparedRun, trainer: Trainer, folder: Path, step: int) -> CheckpointSaved:
         stores, parameters = self.preparation.stores, trainer.parameters()
-        if run.lora is not None:
+        if run.adapter is not None:
             base = BaseIdentity.of(run.start.base, run.start.weights)
-            return write_adapter(folder, parameters, run.lora, base, stores, step)
+            return write_adapter(folder, parameters, run.adapter, base, stores, step)
         files = hugging_face_files(run.start.config, run.tokenizer_path)
         return write_model_folder(folder, parameters, files, stores, step)

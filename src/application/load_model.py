@@ -7,15 +7,12 @@ from pathlib import Path
 
 from attrs import frozen
 
-from glm3.application.adapter_folder import (
-    StoredAdapter,
-    apply_adapter,
-    is_adapter_folder,
-    read_adapter,
-)
+from glm3.application.adapted_source import adapted_source
+from glm3.application.adapter_folder import apply_adapter
 from glm3.application.checkpoint_stores import find_store
 from glm3.application.model_source import ModelSource, ModelSources, ReportProgress
-from glm3.domain.errors import ConfigError, MissingFileError, TokenizerError
+from glm3.application.prefix_in_weights import NetworkReader, apply_prefix_in
+from glm3.domain.errors import MissingFileError, TokenizerError
 from glm3.domain.ports.backend import LoadOptions, ModelBackend
 from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.ports.model import LanguageModel
@@ -44,7 +41,7 @@ class ModelLoader:
         open_tokenizer: Callable[[Path], Tokenizer],
     ) -> None:
         self.sources = sources
-        self._stores = stores
+        self.stores = stores
         self._backend = backend
         self._open_tokenizer = open_tokenizer
 
@@ -53,31 +50,19 @@ class ModelLoader:
         name_or_path: str | Path,
         options: LoadOptions | None = None,
         progress: ReportProgress | None = None,
+        adapter: str | Path | None = None,
     ) -> LoadedModel:
         """Load a model by name, folder or YAML file; the folder of an adapter means its base with it.
 
+        With ``adapter`` the model is its base.
+
         Raises:
-            Glm3Error: see :meth:`ModelSources.resolve`, :meth:`tokenizer_of` and :meth:`model_of`.
+            Glm3Error: see :func:`glm3.application.adapted_source.adapted_source`, :meth:`tokenizer_of` and
+                :meth:`model_of`.
         """
-        folder = Path(name_or_path)
-        if is_adapter_folder(folder):
-            return self._load_adapted(read_adapter(folder, self._stores), options, progress)
-        source = self.sources.resolve(name_or_path, progress=progress)
+        source = adapted_source(name_or_path, self.sources, self.stores, adapter=adapter, progress=progress)
         tokenizer = self.tokenizer_of(source)
         return LoadedModel(self.model_of(source, options), tokenizer, source)
-
-    def _load_adapted(
-        self, adapter: StoredAdapter, options: LoadOptions | None, progress: ReportProgress | None
-    ) -> LoadedModel:
-        if adapter.base.name is None:
-            raise ConfigError(
-                "does not say what it adapts", path=adapter.folder, field="base_model_name_or_path"
-            )
-        source = self.sources.resolve(adapter.base.name, progress=progress)
-        adapter.base.require(source.weights, adapter.folder)
-        loaded = LoadedModel(self.model_of(source, options), self.tokenizer_of(source), source)
-        apply_adapter(loaded.model, adapter)
-        return loaded
 
     def tokenizer_of(self, source: ModelSource) -> Tokenizer:
         """Open a source's tokenizer.
@@ -104,7 +89,7 @@ class ModelLoader:
         return tokenizer
 
     def model_of(self, source: ModelSource, options: LoadOptions | None = None) -> LanguageModel:
-        """Load a source's weights, or random ones where it has none.
+        """Load a source's weights, or random ones where it has none, and its adapter or prefix.
 
         Raises:
             CheckpointError: the weights cannot be read, or do not fit the configuration.
@@ -112,6 +97,11 @@ class ModelLoader:
         """
         options = options or LoadOptions()
         if source.weights is None:
-            return self._backend.load(source.config, None, options)
-        with find_store(source.weights, self._stores).open(source.weights) as reader:
-            return self._backend.load(source.config, reader, options)
+            model = self._backend.load(source.config, None, options)
+        else:
+            with find_store(source.weights, self.stores).open(source.weights) as reader:
+                model = self._backend.load(source.config, NetworkReader(reader), options)
+                apply_prefix_in(reader, model)
+        if source.adapter is not None:
+            apply_adapter(model, source.adapter)
+        return model

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
-from glm3.application.adapter_folder import StoredAdapter, read_adapter
+from glm3.application.adapter_folder import read_adapter
 from glm3.application.checkpoint_stores import find_store
 from glm3.application.convert import ConversionRequest, ConversionResult, Progress, convert
 from glm3.application.model_source import ModelSources
-from glm3.domain.errors import CheckpointError, MissingFileError
+from glm3.domain.errors import CheckpointError, ConfigError, MissingFileError
 from glm3.domain.parameter_check import require_shapes
 from glm3.domain.parameters import from_mindspore_name
 from glm3.domain.ports.checkpoint_store import CheckpointReader, CheckpointStore, CheckpointWriter
 from glm3.domain.tensors import Array, TensorSpec, from_float32, to_float32
-from glm3.domain.training.lora import adapted_modules, adapter_names, adapter_shapes, merge
+from glm3.domain.training.lora import LoRAConfig, adapted_modules, adapter_names, adapter_shapes, merge
 
 __all__ = ["MergeAdapterRequest", "merge_adapter"]
 
@@ -53,6 +53,13 @@ def merge_adapter(
         UsageError, StorageError: the target does not suit the format, or cannot be written.
     """
     adapter = read_adapter(request.adapter, stores)
+    lora = adapter.config
+    if not isinstance(lora, LoRAConfig):
+        raise ConfigError(
+            "a prefix cannot be folded into weights: it is keys and values, which no weight makes",
+            path=request.adapter,
+            hint="chat with the folder as it is",
+        )
     named = request.base or adapter.base.name
     if named is None:
         raise CheckpointError(
@@ -67,11 +74,13 @@ def merge_adapter(
     adapter.base.require(source.weights, adapter.folder)
     require_shapes(
         {name: array.shape for name, array in adapter.parameters.items()},
-        adapter_shapes(source.config, adapter.config),
+        adapter_shapes(source.config, lora),
         request.adapter,
     )
-    modules = adapted_modules(source.config, adapter.config)
-    adapted = _AdaptedStore(find_store(source.weights, stores), adapter, frozenset(modules))
+    modules = adapted_modules(source.config, lora)
+    adapted = _AdaptedStore(
+        find_store(source.weights, stores), adapter.parameters, lora.scale, frozenset(modules)
+    )
     conversion = ConversionRequest(
         source=source.weights,
         target=request.target,
@@ -89,7 +98,8 @@ class _AdaptedStore:
     """The base's store, whose readers show the merged weights."""
 
     base: CheckpointStore
-    adapter: StoredAdapter
+    parameters: Mapping[str, Array]
+    scale: float
     modules: frozenset[str]
 
     @property
@@ -102,7 +112,7 @@ class _AdaptedStore:
     @contextmanager
     def open(self, path: Path) -> Iterator[CheckpointReader]:
         with self.base.open(path) as reader:
-            yield _AdaptedReader(reader, self.adapter, self.modules)
+            yield _AdaptedReader(reader, self.parameters, self.scale, self.modules)
 
     def create(
         self, path: Path, specs: Sequence[TensorSpec], metadata: Mapping[str, str] | None = None
@@ -113,7 +123,8 @@ class _AdaptedStore:
 @frozen(eq=False)
 class _AdaptedReader:
     base: CheckpointReader
-    adapter: StoredAdapter
+    parameters: Mapping[str, Array]
+    scale: float
     modules: frozenset[str]
 
     @property
@@ -130,7 +141,7 @@ class _AdaptedReader:
         module = from_mindspore_name(name).removesuffix(".weight")
         if module not in self.modules:
             return stored
-        a, b = (self.adapter.parameters[parameter] for parameter in adapter_names(module))
+        a, b = (self.parameters[parameter] for parameter in adapter_names(module))
         dtype = self.base.tensors[name].dtype
         chosen = b if rows is None else b[rows]
-        return from_float32(merge(to_float32(stored, dtype), a, chosen, self.adapter.config.scale), dtype)
+        return from_float32(merge(to_float32(stored, dtype), a, chosen, self.scale), dtype)

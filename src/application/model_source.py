@@ -7,6 +7,7 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
+from glm3.application.adapter_folder import StoredAdapter
 from glm3.application.checkpoint_stores import CONFIG_NAME, config_beside, folder_of
 from glm3.application.run_model import located, merged_config, named_weights, vocabulary_of
 from glm3.domain.atomic_write import WEIGHT_SUFFIXES
@@ -35,6 +36,7 @@ class ModelSource:
     config: ModelConfig
     weights: Path | None
     tokenizer: Path | None
+    adapter: StoredAdapter | None = None
 
 
 class ModelSources:

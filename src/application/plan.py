@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from math import prod
+from collections.abc import Sequence
 from pathlib import Path
 
+from glm3.application.adapted_source import base_name
+from glm3.application.adapter_folder import is_adapter_folder, read_adapter
 from glm3.application.checkpoint_stores import config_beside
 from glm3.application.model_source import ModelSources
 from glm3.domain.host import HostFacts
 from glm3.domain.model_config import ModelConfig
+from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.run_config import RunConfig
+from glm3.domain.training.adapters import trained_count
 from glm3.domain.training.batch_plan import BatchPlan
-from glm3.domain.training.lora import adapter_shapes
 from glm3.domain.training.memory_plan import DEVICE, HOST, MemoryPlan, plan_memory
-from glm3.domain.training.setup import lora_config, train_options
+from glm3.domain.training.prefix import PrefixConfig
+from glm3.domain.training.setup import adapter_config, train_options
 
 __all__ = ["memory_plan", "plan_run"]
 
 
-def plan_run(config: RunConfig, sources: ModelSources, facts: HostFacts) -> MemoryPlan:
+def plan_run(
+    config: RunConfig, sources: ModelSources, stores: Sequence[CheckpointStore], facts: HostFacts
+) -> MemoryPlan:
     """Return the plan of one rank of a run, of as many ranks as its file cuts it into.
 
     Raises:
         UsageError: ``load_checkpoint`` names no model.
+        ConfigError: it is an adapter whose base is not here.
     """
     name, network = config.load_checkpoint, config.model.model_config
+    if name and is_adapter_folder(Path(name), stores):
+        name = base_name(read_adapter(Path(name), stores), sources, network.checkpoint_name_or_path)
     path = Path(name) if name else None
     if name and path and (name.removeprefix("mindspore/") in sources.names() or path.is_dir()):
         network = config.model.onto(sources.config(name))
@@ -45,7 +54,7 @@ def _row_length(config: RunConfig, network: ModelConfig) -> int:
 
 def memory_plan(config: RunConfig, network: ModelConfig, facts: HostFacts, world_size: int) -> MemoryPlan:
     """Return the plan of one rank of a run that trains ``network``, on the device that the run names."""
-    batch, lora = BatchPlan.of(config, world_size), lora_config(config)
+    batch, adapter = BatchPlan.of(config, world_size), adapter_config(config)
     on_device = config.context.device_target == "Ascend"
     shared = config.use_parallel and config.parallel.enable_parallel_optimizer
     limit = config.context.max_device_memory
@@ -63,7 +72,8 @@ def memory_plan(config: RunConfig, network: ModelConfig, facts: HostFacts, world
         activation_bytes=network.compute_dtype.itemsize if on_device else 4,
         place=DEVICE if on_device else HOST,
         available=available,
-        trained=None if lora is None else sum(map(prod, adapter_shapes(network, lora).values())),
+        trained=None if adapter is None else trained_count(network, adapter),
+        prefix=adapter.length if isinstance(adapter, PrefixConfig) else 0,
         kv_rows=config.runner_config.batch_size if config.do_eval else 0,
         shards=config.parallel_config.data_parallel if shared else 1,
     )

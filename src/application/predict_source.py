@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+from attrs import evolve
+
+from glm3.application.adapted_source import base_name
+from glm3.application.adapter_folder import is_adapter_folder, read_adapter
 from glm3.application.model_source import ModelSource, ModelSources, ReportProgress
 from glm3.application.run_model import named_weights
 from glm3.domain.errors import ConfigError
+from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.run_config import RunConfig
 
 __all__ = ["predict_source"]
 
 
 def predict_source(
-    config: RunConfig, sources: ModelSources, progress: ReportProgress | None = None
+    config: RunConfig,
+    sources: ModelSources,
+    stores: Sequence[CheckpointStore],
+    progress: ReportProgress | None = None,
 ) -> ModelSource:
-    """Find the weights of a run, its network and its tokenizer; random weights answer nothing.
+    """Find the weights of a run, its network, its tokenizer and its adapter; random weights answer nothing.
+
+    The folder of an adapter means its base with it.
 
     Raises:
-        ConfigError: the file names no weights.
+        ConfigError: the file names no weights, or an adapter whose base is not known.
+        CheckpointError: an adapter was trained on other weights.
         Glm3Error: see :meth:`ModelSources.resolve_run`.
     """
     key, name = named_weights(config)
@@ -27,4 +41,12 @@ def predict_source(
             field=key,
             expected=f"a file, a folder, or one of {', '.join(sources.names())}",
         )
-    return sources.resolve_run(config, progress=progress)
+    folder = Path(name)
+    if not is_adapter_folder(folder, stores):
+        return sources.resolve_run(config, progress=progress)
+    adapter = read_adapter(folder, stores)
+    named = config.model.model_config.checkpoint_name_or_path
+    based = evolve(config, load_checkpoint=base_name(adapter, sources, named))
+    source = sources.resolve_run(based, progress=progress)
+    adapter.base.require(source.weights, folder)
+    return evolve(source, adapter=adapter)

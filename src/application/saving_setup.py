@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from pathlib import Path
 
 from glm3.application.checkpoint_keeper import SavePolicy
@@ -11,8 +10,8 @@ from glm3.application.training_start import TrainingStart
 from glm3.domain.run_config import RunConfig
 from glm3.domain.run_config.training import CallbackConfig
 from glm3.domain.tensors import DType
+from glm3.domain.training.adapters import AdapterConfig, trained_count
 from glm3.domain.training.checkpoint_names import CheckpointName, free_run, in_order, prefix_of
-from glm3.domain.training.lora import LoRAConfig, adapter_shapes
 from glm3.domain.training.memory_plan import parameter_count
 from glm3.domain.training.options import TrainOptions
 from glm3.domain.training.output_tree import OutputTree
@@ -67,12 +66,12 @@ def bytes_to_write(
     options: TrainOptions,
     policy: SavePolicy,
     steps_left: int,
-    lora: LoRAConfig | None = None,
+    adapter: AdapterConfig | None = None,
 ) -> int:
     """Return the bytes of the checkpoints that lie there at most at one time, and of the result."""
     count, stored = parameter_count(start.config), start.config.param_init_type
-    if lora is not None:
-        count, stored = sum(map(prod, adapter_shapes(start.config, lora).values())), DType.FLOAT32
+    if adapter is not None:
+        count, stored = trained_count(start.config, adapter), DType.FLOAT32
     states = 12 if options.master_weights and stored is not DType.FLOAT32 else 8
     saves = steps_left // policy.every_steps + 1
     checkpoints = min(saves, policy.keep + 1) * (stored.itemsize + states)

@@ -12,12 +12,13 @@ from glm3.application.training_start import RUN_RECORD, TrainingStart
 from glm3.domain.errors import BackendError, ConfigError, ParameterMismatchError, StorageError, TokenizerError
 from glm3.domain.host import HostFacts
 from glm3.domain.model_config import ModelConfig
-from glm3.domain.parameter_check import compare_parameters
+from glm3.domain.parameter_check import compare_parameters, require_shapes
 from glm3.domain.parameters import from_mindspore_name
 from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.domain.positional_io import free_bytes
-from glm3.domain.training.lora import LoRAConfig
+from glm3.domain.training.adapters import AdapterConfig, trained_shapes
+from glm3.domain.training.prefix import PrefixConfig
 
 __all__ = [
     "require_adapter",
@@ -35,23 +36,41 @@ _LARGEST_PADDING = 8
 """The output layer may have so many times fewer unused rows than rows: 65024 rows have 226."""
 
 
-def require_adapter(start: TrainingStart, lora: LoRAConfig | None, stores: Sequence[CheckpointStore]) -> None:
+def require_adapter(
+    start: TrainingStart, wanted: AdapterConfig | None, stores: Sequence[CheckpointStore]
+) -> None:
     """Check that an adapter to train further is of the shape that the run asks for.
 
     Raises:
-        ConfigError: the run trains no adapter, or one of another shape.
+        ConfigError: the run trains no adapter, or one of another method or shape.
+        ParameterMismatchError: the adapter is of another network.
     """
     if start.adapter is None:
         return
-    own = read_adapter(start.adapter, stores).config
-    if lora is None or (own.rank, own.alpha) != (lora.rank, lora.alpha):
+    stored = read_adapter(start.adapter, stores)
+    own, asked = _shape_of(stored.config, start.config), _shape_of(wanted, start.config)
+    if own != asked:
         raise ConfigError(
             "the run does not train this adapter",
             path=start.adapter,
             field="model.model_config.pet_config",
-            expected=f"lora_rank {own.rank}, lora_alpha {own.alpha:g}",
-            found="none" if lora is None else f"lora_rank {lora.rank}, lora_alpha {lora.alpha:g}",
+            expected=own,
+            found=asked,
         )
+    shapes = {name: array.shape for name, array in stored.parameters.items()}
+    require_shapes(shapes, trained_shapes(start.config, stored.config), start.adapter)
+
+
+def _shape_of(adapter: AdapterConfig | None, network: ModelConfig) -> str:
+    """Tell what must not change when an adapter is trained further, in the words of a run's file."""
+    if adapter is None:
+        return "none"
+    if isinstance(adapter, PrefixConfig):
+        inner = f", projection_dim {adapter.projection_size or network.hidden_size}"
+        return f"pet_type ptuning2, pre_seq_len {adapter.length}, prefix_projection {adapter.projection}" + (
+            inner if adapter.projection else ""
+        )
+    return f"pet_type lora, lora_rank {adapter.rank}, lora_alpha {adapter.alpha:g}"
 
 
 def require_device(target: str, facts: HostFacts) -> None:

@@ -37,13 +37,13 @@ from glm3.domain.ports.model import LanguageModel
 from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.domain.run_config import RunConfig, check_for
 from glm3.domain.run_config.data import DatasetConfig
+from glm3.domain.training.adapters import AdapterConfig
 from glm3.domain.training.batch_plan import BatchPlan
-from glm3.domain.training.lora import LoRAConfig
 from glm3.domain.training.memory_plan import MemoryPlan, parameter_count
 from glm3.domain.training.options import TrainOptions
 from glm3.domain.training.output_tree import OutputTree
 from glm3.domain.training.schedules import LearningRateSchedule
-from glm3.domain.training.setup import learning_rate_schedule, lora_config, network_cut, train_options
+from glm3.domain.training.setup import adapter_config, learning_rate_schedule, network_cut, train_options
 from glm3.domain.training.shares import require_plain
 
 __all__ = ["PreparedRun", "TrainingPreparation"]
@@ -67,7 +67,7 @@ class PreparedRun:
     total_steps: int
     schedule: LearningRateSchedule
     options: TrainOptions
-    lora: LoRAConfig | None
+    adapter: AdapterConfig | None
     saving: SavePolicy
     prefix: str
     data: Mapping[str, Any]
@@ -157,9 +157,9 @@ class TrainingPreparation:
             evaluation = evaluation_request(config, tokenizer, self.open_pairs, strict=strict)
             start = evolve(start, config=roomy(start.config, config.eval_dataset))
         options, saving = evolve(train_options(config), cut=cut), save_policy(config, total_steps)
-        lora = lora_config(config)
-        require_adapter(start, lora, self.stores)
-        nbytes = bytes_to_write(start, options, saving, total_steps - start.steps_done, lora)
+        adapter = adapter_config(config)
+        require_adapter(start, adapter, self.stores)
+        nbytes = bytes_to_write(start, options, saving, total_steps - start.steps_done, adapter)
         require_disk(tree.root, nbytes, "the checkpoints of the run")
         return PreparedRun(
             tree=tree,
@@ -172,7 +172,7 @@ class TrainingPreparation:
             total_steps=total_steps,
             schedule=learning_rate_schedule(config, batch, rows.steps_per_epoch, total_steps),
             options=options,
-            lora=lora,
+            adapter=adapter,
             saving=saving,
             prefix=checkpoint_prefix(config, start, tree, agreement),
             data=data,
@@ -236,6 +236,9 @@ def _skipping(config: RunConfig, start: TrainingStart, steps_per_epoch: int) -> 
 def _inert_keys(config: RunConfig) -> list[str]:
     """Name switches of the file that ask for something this program does otherwise or not at all."""
     notes = []
+    network = config.model.model_config
+    if network.pre_seq_len is not None and config.model.pet_config is None:
+        notes.append("model_config.pre_seq_len: no prefix is trained without pet_config.pet_type: ptuning2")
     if config.profile:
         notes.append("profile: nothing is profiled")
     if config.auto_trans_ckpt:

@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
+from glm3.application.adapted_source import base_name
 from glm3.application.adapter_folder import is_adapter_folder, read_adapter
 from glm3.application.checkpoint_keeper import pointed_file
 from glm3.application.checkpoint_stores import config_beside, find_store
@@ -213,9 +214,10 @@ def _start_of(
     if name is None:
         return TrainingStart(base=None, config=config.model.model_config, weights=None, tokenizer=None)
     path = Path(name)
-    if is_adapter_folder(path):
+    if is_adapter_folder(path, stores):
         adapter = read_adapter(path, stores)
-        base = _start_of(adapter.base.name, config, sources, stores, tree)
+        named = config.model.model_config.checkpoint_name_or_path
+        base = _start_of(base_name(adapter, sources, named), config, sources, stores, tree)
         adapter.base.require(base.weights, path)
         return evolve(base, adapter=path)
     if name.removeprefix("mindspore/") in sources.names() or (path.is_dir() and not _of_a_run(path, tree)):

@@ -9,12 +9,8 @@ import numpy as np
 import pytest
 
 from glm3.adapters.safetensors.store import SafetensorsStore
-from glm3.application.adapter_folder import (
-    BaseIdentity,
-    is_adapter_folder,
-    read_adapter,
-    write_adapter,
-)
+from glm3.application.adapter_folder import is_adapter_folder, read_adapter, write_adapter
+from glm3.application.base_identity import BaseIdentity
 from glm3.domain.errors import CheckpointError, ConfigError
 from glm3.domain.tensors import Array, DType, TensorSpec
 from glm3.domain.training.lora import LoRAConfig
@@ -39,7 +35,7 @@ def weights(tmp_path: Path, content: bytes = b"weights") -> Path:
 def test_an_adapter_reads_back(tmp_path: Path) -> None:
     base = BaseIdentity.of("base", weights(tmp_path))
     write_adapter(tmp_path / "adapter", PARAMETERS, CONFIG, base, STORES, 3)
-    assert is_adapter_folder(tmp_path / "adapter")
+    assert is_adapter_folder(tmp_path / "adapter", STORES)
     read = read_adapter(tmp_path / "adapter", STORES)
     assert (read.config, read.base) == (CONFIG, base)
     assert {name: array.tobytes() for name, array in read.parameters.items()} == {
@@ -90,7 +86,7 @@ def test_what_peft_saved_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"peft_type": "PREFIX_TUNING"}, "not a LoRA adapter"),
+        ({"peft_type": "PREFIX_TUNING"}, "no adapter of a known method"),
         ({"r": "many"}, "not an adapter's configuration"),
         ({"r": None}, "not an adapter's configuration"),
         ({"r": 0}, "out of range"),

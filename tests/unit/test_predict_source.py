@@ -31,7 +31,7 @@ def found(*overrides: str, downloads: Path = Path("nowhere")) -> ModelSource:
     reader = YamlRunConfigReader()
     catalog = PublishedModels(REPOSITORY / "src/resources", downloads)
     sources = ModelSources(catalog, HttpDownloader(offline=True), reader)
-    return predict_source(reader.read(PREDICT, overrides), sources)
+    return predict_source(reader.read(PREDICT, overrides), sources, [])
 
 
 def test_a_folder_brings_its_shape_and_the_file_decides_generation(folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import Factory, evolve, field, fields, frozen
 
-from glm3.domain.coercion import as_float, as_text, optional
+from glm3.domain.coercion import as_bool, as_float, as_text, optional
 from glm3.domain.errors import ConfigError, MultipleFaultsError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.run_config.schema import (
@@ -46,9 +46,9 @@ _MODEL_KEYS = tuple(a.name for a in fields(ModelConfig))
 
 @frozen(kw_only=True)
 class PetConfig:
-    """Parameter-efficient tuning; the defaults are MindPet's."""
+    """Parameter-efficient tuning: low-rank adapters or a prefix; the defaults are MindPet's."""
 
-    pet_type: str = key("lora", choice("lora"), "method")
+    pet_type: str = key("lora", choice("lora", "ptuning2"), "method")
     lora_rank: int = key(8, integer_at_least(1), "width of the adapter")
     lora_alpha: float = key(16.0, as_float, "the adapter's output is scaled by lora_alpha / lora_rank")
     lora_dropout: float = key(0.01, probability, "dropout in front of the adapter")
@@ -62,6 +62,14 @@ class PetConfig:
     compute_dtype: str = key("float16", choice("float32", "float16", "bfloat16"), "matrix product type")
     lora_a_init: str = key("normal", as_text, "initial values of the inner matrix")
     lora_b_init: str = key("zero", as_text, "initial values of the outer matrix")
+    pre_seq_len: int | None = key(
+        None, optional(integer_at_least(1)), "length of the prefix; that of model_config without it"
+    )
+    prefix_projection: bool = key(False, as_bool, "make the prefix by two linear layers around tanh")
+    projection_dim: int | None = key(
+        None, optional(integer_at_least(1)), "width between them; hidden_size without it"
+    )
+    dropout_prob: float = key(0.0, probability, "dropout on the prefix")
 
 
 @frozen(kw_only=True)

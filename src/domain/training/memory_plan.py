@@ -134,6 +134,7 @@ def plan_memory(
     activation_bytes: int = _FLOAT,
     trained: int | None = None,
     kv_rows: int = 0,
+    prefix: int = 0,
     shards: int = 1,
 ) -> MemoryPlan:
     """Return the plan of one rank that computes ``rows`` sequences of ``seq_length`` at once.
@@ -141,7 +142,8 @@ def plan_memory(
     ``trained`` counts the trainable parameters, all by default. ``accumulates`` keeps a sum of gradients
     besides those of one pass. ``fused`` tells the kernel set. ``activation_bytes`` is 2 where the network
     computes in half precision. ``kv_rows`` are answered at once by an
-    evaluation. ``shards`` ranks share weights, gradients and optimizer.
+    evaluation. ``prefix`` places stand in front of every layer's keys and values, which the stock operators
+    attend to. ``shards`` ranks share weights, gradients and optimizer.
     """
     count = parameter_count(config)
     trained = count if trained is None else trained
@@ -151,9 +153,8 @@ def plan_memory(
     on_device = place == DEVICE
     recompute = options.recompute and kernels.recomputes
     gradients = trained * _FLOAT // shards
-    activations = int(
-        activation_bytes * rows * seq_length * _floats_per_position(config, seq_length, kernels, recompute)
-    )
+    floats = _floats_per_position(config, seq_length, kernels, recompute, prefix)
+    activations = int(activation_bytes * rows * seq_length * floats)
     if activations > gradients:
         gradients = int(gradients * _OVERLAP)
     else:
@@ -170,17 +171,20 @@ def plan_memory(
         graph=0
         if on_device
         else kernels.graph + config.num_layers * kernels.graph_layer * (3 if recompute else 2) // 2,
-        kv_cache=kv_rows * seq_length * kv_values * activation_bytes,
+        kv_cache=kv_rows * (prefix + seq_length) * kv_values * activation_bytes,
         runtime=0 if on_device else RUNTIME_BYTES,
         available=available,
     )
 
 
-def _floats_per_position(config: ModelConfig, seq_length: int, kernels: _Kernels, recompute: bool) -> float:
+def _floats_per_position(
+    config: ModelConfig, seq_length: int, kernels: _Kernels, recompute: bool, prefix: int
+) -> float:
     """Return what one position holds at the moment at which most is held."""
     hidden, ffn = config.hidden_size, config.ffn_hidden_size
     layer = kernels.layer * (5 * hidden + config.qkv_size + 2 * config.attention_size + 3 * ffn)
-    layer += kernels.scores * config.num_attention_heads * seq_length
+    scores = _STOCK.scores if prefix else kernels.scores
+    layer += scores * config.num_attention_heads * (prefix + seq_length)
     kept = config.num_layers * hidden + layer if recompute else config.num_layers * layer
     return kept + 3 * ffn + kernels.vocab * config.padded_vocab_size
 

@@ -79,10 +79,6 @@ class PrefixConfig:
         if faults:
             raise MultipleFaultsError(f"{len(faults)} faults in the prefix", faults)
 
-    def same_shape(self, other: PrefixConfig, model: ModelConfig) -> bool:
-        """Tell whether another prefix of a network has the same parameters."""
-        return prefix_shapes(model, self) == prefix_shapes(model, other)
-
 
 def prefix_width(model: ModelConfig) -> int:
     """Return how many numbers one place of the prefix has: keys and values of all layers."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from glm3.domain.errors import ConfigError
 from glm3.domain.layout.network_cut import NetworkCut
+from glm3.domain.model_config import ModelConfig
 from glm3.domain.run_config import RunConfig
+from glm3.domain.run_config.model import PetConfig
 from glm3.domain.run_config.parallel import DATA_PARALLEL_MODES
+from glm3.domain.training.adapters import AdapterConfig
 from glm3.domain.training.batch_plan import BatchPlan
 from glm3.domain.training.lora import LoRAConfig
 from glm3.domain.training.options import OptimizerKind, TrainOptions
+from glm3.domain.training.prefix import PrefixConfig
 from glm3.domain.training.schedules import LearningRateSchedule
 
-__all__ = ["learning_rate_schedule", "lora_config", "network_cut", "train_options"]
+__all__ = ["adapter_config", "learning_rate_schedule", "network_cut", "train_options"]
 
 
 def train_options(config: RunConfig) -> TrainOptions:
@@ -41,7 +45,7 @@ def train_options(config: RunConfig) -> TrainOptions:
     )
 
 
-def lora_config(config: RunConfig) -> LoRAConfig | None:
+def adapter_config(config: RunConfig) -> AdapterConfig | None:
     """Return the adapter that a run trains, or None if it trains the network.
 
     Raises:
@@ -50,6 +54,8 @@ def lora_config(config: RunConfig) -> LoRAConfig | None:
     keys, place = config.model.pet_config, "model.model_config.pet_config"
     if keys is None:
         return None
+    if keys.pet_type == "ptuning2":
+        return _prefix_config(keys, config.model.model_config, place)
     for name in ("exclude_layers", "freeze_include", "freeze_exclude"):
         if getattr(keys, name):
             raise ConfigError(
@@ -64,6 +70,22 @@ def lora_config(config: RunConfig) -> LoRAConfig | None:
         alpha=keys.lora_alpha,
         dropout=keys.lora_dropout,
         target_modules=keys.target_modules or "",
+    )
+
+
+def _prefix_config(keys: PetConfig, network: ModelConfig, place: str) -> PrefixConfig:
+    length = keys.pre_seq_len or network.pre_seq_len
+    if length is None:
+        raise ConfigError(
+            "the prefix has no length",
+            field=f"{place}.pre_seq_len",
+            expected="how many keys and values stand in front of each layer's own, 128 for example",
+        )
+    return PrefixConfig(
+        length=length,
+        projection=keys.prefix_projection or network.prefix_projection,
+        projection_size=keys.projection_dim,
+        dropout=keys.dropout_prob,
     )
 
 

@@ -53,7 +53,9 @@ def open_run(settings: Settings, config: RunConfig) -> LoadedModel:
 
     models = container(settings).models()
     with progress("downloading") as report:
-        source = predict_source(config, models.sources, lambda file, done, total: report(done, total, file))
+        source = predict_source(
+            config, models.sources, models.stores, lambda file, done, total: report(done, total, file)
+        )
     note(f"loading {source.weights} ...")
     tokenizer = models.tokenizer_of(source)
     return LoadedModel(models.model_of(source), tokenizer, source)

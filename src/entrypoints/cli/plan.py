@@ -39,7 +39,7 @@ def plan(
 
     parts = container(settings_of(context))
     run = parts.run_configs().read(find_config(config), overrides or [])
-    found = plan_run(run, parts.sources(), parts.host().facts())
+    found = plan_run(run, parts.sources(), parts.checkpoint_stores(), parts.host().facts())
     if as_json:
         values = {**found.parts(), "total": found.total, "available": found.available, "fits": found.fits}
         answer_json({"place": found.place, **values})
