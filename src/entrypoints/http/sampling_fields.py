@@ -73,7 +73,7 @@ def _max_tokens(fields: Fields, names: tuple[str, ...]) -> int | None:
             given[name] = value
     if len(set(given.values())) > 1:
         name = list(given)[-1]
-        fields.fault(name, "contradicts " + list(given)[0], "the same number, or one of them", given[name])
+        fields.fault(name, "contradicts " + next(iter(given)), "the same number, or one of them", given[name])
     return next(iter(given.values()), None)
 
 
