@@ -73,10 +73,8 @@ def uncovered(strategy: JobStrategy, tensors: Mapping[str, TensorSpec]) -> list[
     """
     return [
         name
-        for name, spec in tensors.items()
-        if (is_model_parameter(name) or name.startswith(OPTIMIZER_PREFIXES))
-        and spec.size != 1
-        and all(stage.layout(name) is None for stage in strategy.stages)
+        for name in strategy.uncovered(tensors)
+        if tensors[name].size != 1 and (is_model_parameter(name) or name.startswith(OPTIMIZER_PREFIXES))
     ]
 
 
@@ -160,8 +158,11 @@ def _complete_tensors(
 
 def _complete(name: str, held: TensorSpec, strategy: JobStrategy) -> TensorSpec:
     stage = strategy.stages_of(name)[0].stage
-    layout = strategy.layout(name, len(held.shape), stage)
-    return TensorSpec(name, held.dtype, layout.full_shape(held.shape))
+    shape = strategy.layout(name, len(held.shape), stage).full_shape(held.shape)
+    stated = strategy.stages[stage].shapes.get(name, shape)
+    if stated != shape:
+        raise CheckpointError("it is for another shape", expected=list(stated), found=list(shape))
+    return TensorSpec(name, held.dtype, shape)
 
 
 def _per_rank(

@@ -9,7 +9,8 @@ from pathlib import Path
 from glm3.application.slice_sources import SliceSources, uncovered
 from glm3.domain.errors import CheckpointError, Glm3Error, MultipleFaultsError
 from glm3.domain.layout.strategy import JobStrategy
-from glm3.domain.parameters import is_model_parameter
+from glm3.domain.parameter_check import contradictions
+from glm3.domain.parameters import from_mindspore_name, is_model_parameter
 from glm3.domain.tensors import TensorSpec
 
 __all__ = ["Selection", "choose_tensors", "require_cover", "target_specs"]
@@ -72,7 +73,7 @@ def require_cover(
             faults.append(_fault(f"the {which} strategy does not say how these are cut", unknown, path, hint))
         if absent:
             faults.append(_fault(f"no rank has these, which the {which} strategy cuts", absent, path, hint))
-    faults += _uneven(slices, target, path)
+    faults += _uneven(slices, target, path) + _no_network(slices, path)
     if faults:
         raise MultipleFaultsError("the strategies do not fit the checkpoint:", faults)
 
@@ -91,6 +92,24 @@ def _uneven(slices: SliceSources, target: JobStrategy, path: Path) -> list[Check
                 CheckpointError(f"the target strategy cannot cut this: {fault}", path=path, field=name)
             )
     return faults
+
+
+def _no_network(slices: SliceSources, path: Path) -> list[CheckpointError]:
+    """Check the shapes against each other: a strategy of another cut makes those of no network."""
+    wrong = contradictions({from_mindspore_name(name): spec.shape for name, spec in slices.tensors.items()})
+    return [
+        CheckpointError(
+            "the slices make a tensor of a shape that does not fit the others",
+            path=path,
+            field=name,
+            expected=list(expected),
+            found=list(found),
+            hint="the source strategy is of another model or of another cut"
+            if slices.strategy.parameters
+            else "these look like slices: name their strategy",
+        )
+        for name, expected, found in wrong
+    ]
 
 
 def target_specs(

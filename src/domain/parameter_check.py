@@ -25,6 +25,7 @@ __all__ = [
     "ParameterDifferences",
     "compare_parameters",
     "compare_shapes",
+    "contradictions",
     "implied_config",
     "require_fit",
     "require_shapes",
@@ -34,6 +35,17 @@ Shape = tuple[int, ...]
 
 _LAYER = re.compile(r"transformer\.encoder\.layers\.(\d+)\.")
 _INV_FREQ = "transformer.rotary_pos_emb.inv_freq"
+_DISTINCT = ModelConfig(
+    hidden_size=16,
+    padded_vocab_size=96,
+    ffn_hidden_size=24,
+    num_attention_heads=3,
+    kv_channels=4,
+    multi_query_group_num=1,
+    add_bias_linear=True,
+)
+"""A network in which no two sizes that are independent of each other are equal."""
+
 _USUAL_KV_CHANNELS = 128  # every published ChatGLM3
 
 
@@ -65,6 +77,24 @@ def compare_shapes(found: Mapping[str, Shape], expected: Mapping[str, Shape]) ->
             (name, shape, found[name]) for name, shape in expected.items() if found.get(name, shape) != shape
         ),
     )
+
+
+def contradictions(found: Mapping[str, Shape]) -> list[tuple[str, Shape, Shape]]:
+    """Return the parameters (by Hugging Face name) that fit no network in which the others are.
+
+    Each comes with the shape that the parameters before it want, and with its own.
+    """
+    num_layers = 1 + max((int(layer[1]) for name in found if (layer := _LAYER.match(name))), default=0)
+    placeholders = parameter_shapes(_DISTINCT.evolve(num_layers=num_layers))
+    known = {name: sizes for name, sizes in placeholders.items() if len(found.get(name, ())) == len(sizes)}
+    meaning: dict[int, int] = {}
+    for name, sizes in known.items():
+        for placeholder, size in zip(sizes, found[name], strict=True):
+            meaning.setdefault(placeholder, size)
+    if _DISTINCT.ffn_hidden_size in meaning:
+        meaning[2 * _DISTINCT.ffn_hidden_size] = 2 * meaning[_DISTINCT.ffn_hidden_size]
+    wanted = {name: tuple(meaning[size] for size in sizes) for name, sizes in known.items()}
+    return [(name, shape, found[name]) for name, shape in wanted.items() if shape != found[name]]
 
 
 def require_shapes(

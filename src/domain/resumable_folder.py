@@ -87,8 +87,8 @@ def _prepare(work: Path, task: str) -> None:
 
 def _publish(work: Path, target: Path) -> None:
     if not target.exists() or not any(target.iterdir()):
-        (work / _TASK).unlink()
         publish(work, target)
+        (target / _TASK).unlink()
         return
     for path in sorted(work.rglob("*")):
         place = target / path.relative_to(work)

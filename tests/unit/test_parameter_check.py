@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glm3.domain.model_config import ModelConfig
-from glm3.domain.parameter_check import compare_parameters, implied_config
+from glm3.domain.parameter_check import compare_parameters, contradictions, implied_config
 from glm3.domain.parameters import EMBEDDING, FINAL_NORM, parameter_shapes
 from glm3.domain.tensors import DType, TensorSpec
 
@@ -90,3 +90,11 @@ def test_differences_name_everything():
     assert differences.mis_shaped == ((EMBEDDING, (65024, 4096), (3, 4096)),)
     assert differences
     assert not compare_parameters(parameter_shapes(config), config)
+
+
+@given(CONFIGS, st.data())
+def test_shapes_of_one_network_do_not_contradict_each_other_and_a_foreign_one_does(config, data):
+    shapes = parameter_shapes(config)
+    assert contradictions(shapes) == []
+    name = data.draw(st.sampled_from(list(shapes)))
+    assert contradictions({**shapes, name: tuple(size * 2 for size in shapes[name])}) != []
