@@ -12,6 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from glm3.adapters.mindspore.inference import structures
+from glm3.adapters.mindspore.inference.structures import (
+    CACHE_FORMATS,
+    CacheShape,
+    LayerCache,
+    Matrix,
+    Span,
+    packed_matrix,
+)
 from glm3.adapters.mindspore.kernels.compiler import kernel_library
 from glm3.domain.quantization import PackedWeight, QuantScheme, packed_shapes
 from glm3.domain.tensors import DType, to_float32
@@ -19,9 +28,6 @@ from glm3.entrypoints.paths import cache_folder
 
 GUARD = 64  # numbers before and behind each output that no kernel may touch
 CANARY = np.float32(-1234.5)
-
-STORAGES = {DType.FLOAT32: 0, DType.FLOAT16: 1, DType.BFLOAT16: 2, 8: 3, 4: 4}
-CACHE_FORMATS = {"fp32": 0, "fp16": 1, "int8": 2}
 
 # What each x86-64 target needs, from the narrowest on. Elsewhere only the machine itself is tried.
 TARGETS = {
@@ -55,25 +61,6 @@ def inference_core(target: str) -> InferenceCore:
     return InferenceCore(build.path)
 
 
-class Matrix(Structure):
-    _fields_ = [
-        *((name, c_int64) for name in ("storage", "group", "out", "in_")),
-        *((name, c_void_p) for name in ("data", "scales", "zeros")),
-    ]
-
-
-class Span(Structure):
-    _fields_ = [(name, c_int64) for name in ("row", "offset", "start", "length")]
-
-
-class LayerCache(Structure):
-    _fields_ = [(name, c_void_p) for name in ("keys", "values", "key_scales", "value_scales")]
-
-
-class CacheShape(Structure):
-    _fields_ = [(name, c_int64) for name in ("format", "rows", "capacity", "num_kv_heads", "head_dim")]
-
-
 class CachedAttention(Structure):
     _fields_ = [
         ("cache", CacheShape),
@@ -86,16 +73,7 @@ class CachedAttention(Structure):
 
 def plain_matrix(carrier: np.ndarray, dtype: DType) -> Matrix:
     """Describe numbers stored row by row."""
-    return Matrix(STORAGES[dtype], 0, *carrier.shape, _address(carrier))
-
-
-def packed_matrix(weight: PackedWeight) -> Matrix:
-    return Matrix(
-        STORAGES[weight.scheme.bits],
-        weight.scheme.group or 0,
-        *weight.shape,
-        *(_address(array) for array in (weight.data, weight.scales, weight.zeros)),
-    )
+    return structures.plain_matrix(_address(carrier), carrier.shape, dtype)
 
 
 class LayerStore:
@@ -133,7 +111,7 @@ class InferenceCore:
 
     def widen(self, carrier, dtype: DType):
         y = _guarded((carrier.size,))
-        storage, size = c_int64(STORAGES[dtype]), c_int64(carrier.size)
+        storage, size = c_int64(plain_matrix(carrier.reshape(1, -1), dtype).storage), c_int64(carrier.size)
         self.library.glm3_widen(storage, c_void_p(_address(carrier)), c_void_p(_address(y)), size)
         return _checked(y)
 
@@ -144,7 +122,7 @@ class InferenceCore:
 
     def quantize(self, source: Matrix, scheme: QuantScheme) -> PackedWeight:
         """Round on the native side; ValueError names the channel that cannot be stored."""
-        shape = (source.out, source.in_)
+        shape = (source.out, source.inputs)
         shapes = packed_shapes(scheme, *shape)
         arrays = [
             np.full(shapes.data, 0xA5, np.uint8),
@@ -160,7 +138,7 @@ class InferenceCore:
         return weight
 
     def take_rows(self, matrix: Matrix, ids):
-        y = _guarded((len(ids), matrix.in_))
+        y = _guarded((len(ids), matrix.inputs))
         pointers = (c_void_p(_address(np.asarray(ids, np.int32))), c_void_p(_address(y)))
         _require(self.library.glm3_take_rows(byref(matrix), *pointers, c_int64(len(ids))))
         return _checked(y)

@@ -17,7 +17,9 @@ from support.native import kernel_build
 
 prepare()
 
-from glm3.adapters.mindspore.kernels.base import HeadLayout, Kernels  # noqa: E402 - imports mindspore
+from glm3.adapters.mindspore.inference.model import NativeModel  # noqa: E402 - imports mindspore
+from glm3.adapters.mindspore.inference.weights import StoredArray  # noqa: E402
+from glm3.adapters.mindspore.kernels.base import HeadLayout, Kernels  # noqa: E402
 from glm3.adapters.mindspore.kernels.cpu import CpuKernels  # noqa: E402
 from glm3.adapters.mindspore.kernels.stock import StockKernels  # noqa: E402
 from glm3.adapters.mindspore.loading import load_weights  # noqa: E402
@@ -84,7 +86,20 @@ def mindspore_model(
     return MindSporeModel(network)
 
 
-BUILDERS = {NumpyModel: NumpyModel, MindSporeModel: mindspore_model}
+def native_model(
+    config: ModelConfig,
+    parameters: Mapping[str, Array],
+    *,
+    dtypes: Mapping[str, DType] | None = None,
+    kv_cache: str = "fp32",
+) -> NativeModel:
+    """Build the native model over plain weights."""
+    specs = ArrayReader(parameters, dtypes).tensors
+    weights = {name: StoredArray(array, specs[name].dtype) for name, array in parameters.items()}
+    return NativeModel(config, weights, kernel_build().path, kv_cache)
+
+
+BUILDERS = {NumpyModel: NumpyModel, MindSporeModel: mindspore_model, NativeModel: native_model}
 """Each adapter of the language model port, and how to build it from a configuration and its parameters."""
 
 

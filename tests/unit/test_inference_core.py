@@ -189,7 +189,7 @@ def test_a_row_that_is_not_there_is_refused(core, bad):
     "changes",
     [
         {"out": 0},
-        {"in_": -1},
+        {"inputs": -1},
         {"storage": 5},
         {"storage": -1},
         {"group": 33},

@@ -9,14 +9,18 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from glm3.adapters.mindspore.kernels.base import Extension, HeadLayout, Tensor
+from glm3.adapters.mindspore.inference.cache import MindSporeCache
+from glm3.adapters.mindspore.inference.decoder import NativeDecoder
+from glm3.adapters.mindspore.inference.runner import NativeRunner
+from glm3.adapters.mindspore.inference.weights import weights_of_parameters
+from glm3.adapters.mindspore.kernels.base import Extension, Tensor
 from glm3.adapters.mindspore.network import ChatGLMNetwork
 from glm3.adapters.mindspore.training.lora import Adapter
 from glm3.adapters.mindspore.training.prefix import PrefixTuning
 from glm3.adapters.mindspore.training.trainer import MindSporeTrainer
 from glm3.domain.errors import InvalidInputError
 from glm3.domain.model_config import ModelConfig
-from glm3.domain.model_inputs import check_capacity, check_extension, check_forward, check_row_length
+from glm3.domain.model_inputs import check_capacity, check_extension, check_forward
 from glm3.domain.parameters import parameter_shapes
 from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.model import KVCache
@@ -25,68 +29,25 @@ from glm3.domain.training.lora import LoRAConfig
 from glm3.domain.training.options import TrainOptions
 from glm3.domain.training.prefix import PrefixConfig
 
-__all__ = ["MindSporeCache", "MindSporeModel"]
+__all__ = ["MindSporeModel"]
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 
 
-@frozen(eq=False)
-class MindSporeCache:
-    """Per layer keys and values ``(rows, prefix + capacity, num_kv_heads, kv_channels)``, written in place.
+class MindSporeModel:
+    """Score sequences with a :class:`ChatGLMNetwork`, eagerly; its weights are loaded already.
 
-    The first ``prefix`` places of every row are those of a learned prefix and count as no token's.
+    Over a KV cache the native decoder computes where the kernel set has one, unless adapted weights need the
+    network's own operators. ``kv_cache`` is the format of its caches: fp32, fp16 or int8.
     """
 
-    layers: Sequence[tuple[Tensor, Tensor]]
-    capacity: int
-    lengths: list[int]
-    prefix: int = 0
-
-    @classmethod
-    def allocate(
-        cls, config: ModelConfig, rows: int, capacity: int, prefix: PrefixTuning | None = None
-    ) -> MindSporeCache:
-        layout = HeadLayout.of(config)
-        length = 0 if prefix is None else prefix.length
-        shape = (rows, length + capacity, layout.num_kv_heads, layout.head_dim)
-
-        def zeros() -> Tensor:
-            # Zero pages of the system: memory is taken as positions are written, not up front.
-            return ms.Tensor.from_numpy(np.zeros(shape, np.float32))
-
-        layers = [(zeros(), zeros()) for _ in range(config.num_layers)]
-        if prefix is not None:
-            prefix.write(layers)
-        return cls(layers, capacity, [0] * rows, length)
-
-    @property
-    def rows(self) -> int:
-        return len(self.lengths)
-
-    def length(self, row: int) -> int:
-        return self.lengths[row]
-
-    def truncate(self, row: int, length: int) -> None:
-        check_row_length(self.lengths[row], length)
-        self.lengths[row] = length
-
-    def copy_row(self, source: int, target: int) -> None:
-        held = slice(self.prefix, self.prefix + self.lengths[source])
-        if source != target and self.lengths[source]:
-            for keys, values in self.layers:
-                keys[target, held] = keys[source, held]
-                values[target, held] = values[source, held]
-        self.lengths[target] = self.lengths[source]
-
-
-class MindSporeModel:
-    """Score sequences with a :class:`ChatGLMNetwork`, eagerly; its weights are loaded already."""
-
-    def __init__(self, network: ChatGLMNetwork) -> None:
+    def __init__(self, network: ChatGLMNetwork, kv_cache: str = "fp32") -> None:
         self.network = network
         network.set_train(False)
         self._adapter: Adapter | PrefixTuning | None = None
+        self._kv_cache = kv_cache
+        self._runner: NativeRunner | None = None
 
     @property
     def config(self) -> ModelConfig:
@@ -94,7 +55,14 @@ class MindSporeModel:
 
     def new_cache(self, rows: int, capacity: int) -> MindSporeCache:
         check_capacity(self.config, rows, capacity)
-        return MindSporeCache.allocate(self.config, rows, capacity, self._prefix)
+        if self._adapter is None and self._native() is not None:
+            return MindSporeCache.allocate(self.config, rows, capacity, format_=self._kv_cache)
+        prefix = self._prefix
+        if prefix is None:
+            return MindSporeCache.allocate(self.config, rows, capacity)
+        cache = MindSporeCache.allocate(self.config, rows, capacity, prefix.length)
+        prefix.write(cache.layers)
+        return cache
 
     def extend(self, cache: KVCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> FloatArray:
         if not isinstance(cache, MindSporeCache):
@@ -107,9 +75,13 @@ class MindSporeModel:
         network, prefix = self.network, self._prefix
         if cache.prefix != (0 if prefix is None else prefix.length):
             raise InvalidInputError("the cache is older than the model's prefix", hint="make a new one")
+        tables = network if prefix is None else prefix
+        if (native := self._native()) is not None:
+            return native.extend(cache, rows, tokens, (tables.cos_table, tables.sin_table))
+        if cache.format != "fp32":
+            raise InvalidInputError("the cache is older than the model's adapter", hint="make a new one")
         starts = [cache.prefix + cache.lengths[row] for row in rows]
         extension = Extension(rows, starts, [len(ids) for ids in tokens])
-        tables = network if prefix is None else prefix
         plan = network.kernels.plan(extension, tables.cos_table, tables.sin_table)
         packed = np.concatenate([np.asarray(ids, np.int32) for ids in tokens])
         hidden = network.extend(ms.Tensor.from_numpy(packed), cache.layers, plan)
@@ -179,7 +151,18 @@ class MindSporeModel:
         if isinstance(adapter, PrefixTuning):
             raise InvalidInputError("a prefix cannot be folded into weights")
         adapter.merge()
-        self._adapter = None
+        self._adapter = self._runner = None
+
+    def _native(self) -> NativeRunner | None:
+        """Return the native decoder of the network, None where it cannot be used."""
+        library = getattr(self.network.kernels, "library", None)
+        if library is None or isinstance(self._adapter, Adapter):
+            return None
+        if self._runner is None:
+            parameters = {parameter.name: parameter for parameter in self.network.get_parameters()}
+            weights = weights_of_parameters(self.config, parameters)
+            self._runner = NativeRunner(self.config, weights, NativeDecoder(library))
+        return self._runner
 
     @property
     def _prefix(self) -> PrefixTuning | None:

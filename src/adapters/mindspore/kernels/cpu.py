@@ -34,6 +34,7 @@ class CpuKernels(StockKernels):
 
     def __init__(self, layout: HeadLayout, library: Path) -> None:
         super().__init__(layout)
+        self.library = library
         self.fused_bias_add = _bias_add(library)
         self.fused_rms_norm = _rms_norm(library)
         self.fused_swiglu = _swiglu(library)

@@ -1,0 +1,101 @@
+"""The language model port over the native decoder alone: weights in any storage, for inference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glm3.adapters.mindspore.inference.cache import MindSporeCache
+from glm3.adapters.mindspore.inference.decoder import FloatArray, NativeDecoder
+from glm3.adapters.mindspore.inference.runner import IntArray, NativeRunner
+from glm3.adapters.mindspore.inference.weights import Weights, weights_of_arrays
+from glm3.adapters.mindspore.network import rotary_tables
+from glm3.domain.errors import InvalidInputError
+from glm3.domain.model_config import ModelConfig
+from glm3.domain.model_inputs import check_capacity, check_extension, check_forward
+from glm3.domain.ports.model import KVCache
+from glm3.domain.quantization import PackedWeight, dequantize
+from glm3.domain.tensors import to_float32
+
+__all__ = ["NativeModel"]
+
+
+class NativeModel:
+    """Score sequences with packed or plain weights, which may be views of mapped files."""
+
+    def __init__(self, config: ModelConfig, weights: Weights, library: Path, kv_cache: str = "fp32") -> None:
+        self._config = config
+        self._kv_cache = kv_cache
+        self._weights = weights
+        self._tables = rotary_tables(config)
+        self._runner = NativeRunner(config, weights_of_arrays(config, weights), NativeDecoder(library))
+
+    @property
+    def config(self) -> ModelConfig:
+        return self._config
+
+    def new_cache(self, rows: int, capacity: int) -> MindSporeCache:
+        check_capacity(self._config, rows, capacity)
+        return MindSporeCache.allocate(self._config, rows, capacity, format_=self._kv_cache)
+
+    def extend(self, cache: KVCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> FloatArray:
+        if not isinstance(cache, MindSporeCache) or cache.prefix:
+            raise InvalidInputError(
+                "the cache is another model's", expected="one from new_cache", found=type(cache).__name__
+            )
+        check_extension(self._config, cache, rows, tokens)
+        return self._runner.extend(cache, rows, tokens, self._tables)
+
+    def forward(
+        self,
+        input_ids: IntArray,
+        *,
+        attention_mask: IntArray | None = None,
+        position_ids: IntArray | None = None,
+    ) -> FloatArray:
+        check_forward(self._config, input_ids, attention_mask, position_ids)
+        scores = np.zeros((*input_ids.shape, self._config.padded_vocab_size), np.float32)
+        for row, columns, found in self._rows(input_ids, attention_mask, position_ids, self._runner.score):
+            scores[row, columns] = found
+        return scores
+
+    def hidden_states(
+        self,
+        input_ids: IntArray,
+        *,
+        attention_mask: IntArray | None = None,
+        position_ids: IntArray | None = None,
+    ) -> list[FloatArray]:
+        check_forward(self._config, input_ids, attention_mask, position_ids)
+        layers = self._config.num_layers + 1
+        states = np.zeros((layers, *input_ids.shape, self._config.hidden_size), np.float32)
+        for row, columns, found in self._rows(input_ids, attention_mask, position_ids, self._runner.states):
+            states[:, row, columns] = found
+        return list(states)
+
+    def parameters(self) -> dict[str, FloatArray]:
+        """Return what every parameter stands for, in float32: more memory than the model itself."""
+        return {
+            name: dequantize(weight)
+            if isinstance(weight, PackedWeight)
+            else to_float32(weight.array, weight.dtype)
+            for name, weight in self._weights.items()
+        }
+
+    def _rows(
+        self,
+        input_ids: IntArray,
+        attention_mask: IntArray | None,
+        position_ids: IntArray | None,
+        run: Callable[[IntArray, FloatArray, FloatArray], FloatArray],
+    ) -> Iterator[tuple[int, NDArray[np.int64], FloatArray]]:
+        """Run each row without its padding; return which of its columns are real and what they gave."""
+        for row, ids in enumerate(input_ids):
+            columns = np.arange(len(ids)) if attention_mask is None else np.flatnonzero(attention_mask[row])
+            if not len(columns):
+                continue
+            places = np.arange(len(columns)) if position_ids is None else position_ids[row, columns]
+            yield row, columns, run(ids[columns], self._tables[0][places], self._tables[1][places])
