@@ -93,6 +93,12 @@ def test_a_flipped_bit_is_refused_or_read_as_a_layout(at: int, bit: int, tmp_pat
         assert all(fault.path == path for fault in getattr(error, "faults", (error,)))  # noqa: PT017
 
 
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.ckpt"
+    path.write_bytes(COMPILED["ckpt"].replace(b"rows.bias", b"rows.\xffias"))
+    assert any(r"\xffias" in str(fault) for fault in faults_of(path))
+
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 9) | st.floats(allow_nan=False) | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),

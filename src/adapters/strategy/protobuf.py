@@ -51,7 +51,9 @@ def decode(content: bytes) -> StoredStrategy:
     return StoredStrategy(
         [_layout_of(parameter) for parameter in message.parameters],
         [
-            StoredOperator(one.name, one.cut.stage, tuple(tuple(parts.dim) for parts in one.cut.inputs))
+            StoredOperator(
+                _text(one.name), one.cut.stage, tuple(tuple(parts.dim) for parts in one.cut.inputs)
+            )
             for one in message.operators
         ],
     )
@@ -60,7 +62,7 @@ def decode(content: bytes) -> StoredStrategy:
 def _layout_of(parameter: Parameter) -> StoredLayout:
     layout = parameter.layout
     return StoredLayout(
-        parameter.name,
+        _text(parameter.name),
         tuple(number for part in layout.device_matrix for number in part.dim),
         tuple(tuple(part.dim) for part in layout.tensor_map),
         layout.optimizer_shard_step,
@@ -69,3 +71,10 @@ def _layout_of(parameter: Parameter) -> StoredLayout:
         tuple(number for part in layout.param_split_shape for number in part.dim),
         tuple(number for part in layout.indices_offset for number in part.dim),
     )
+
+
+def _text(name: str | bytes) -> str:
+    """Refuse a name that is no UTF-8: protobuf's native decoder hands such a one out as bytes."""
+    if isinstance(name, bytes):
+        raise CheckpointError("a name is not UTF-8", found=repr(name), hint="the file is damaged")
+    return name
