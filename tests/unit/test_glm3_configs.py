@@ -10,6 +10,8 @@ import yaml
 
 from glm3.adapters.yaml.run_config_reader import YamlRunConfigReader
 from glm3.domain.run_config import check_for
+from glm3.domain.training.prefix import PREFIX_EMBEDDING, PrefixConfig, prefix_shapes
+from glm3.domain.training.setup import adapter_config
 
 FOLDER = Path(__file__).parents[2] / "configs" / "glm3"
 PREDICT = "predict_glm3_6b.yaml"
@@ -293,7 +295,7 @@ def test_every_file_says_how_to_run_it_and_passes_the_schema(path: Path) -> None
 
 
 def test_the_folder_holds_these_files() -> None:
-    extra = ("lora_glm3_6b.yaml", "glm3_tiny.yaml")
+    extra = ("lora_glm3_6b.yaml", "ptuning2_glm3_6b.yaml", "glm3_tiny.yaml")
     assert {path.name for path in FOLDER.iterdir()} == {*NAMES, *extra}
 
 
@@ -323,6 +325,18 @@ def test_the_lora_file_builds_on_the_full_one() -> None:
     assert lora.model.model_config == full.model.model_config
     assert lora.train_dataset == full.train_dataset
     assert not lora.parallel.strategy_ckpt_config.only_trainable_params
+
+
+def test_the_prefix_file_builds_on_the_full_one() -> None:
+    reader = YamlRunConfigReader()
+    full, prefix = reader.read(FOLDER / ADGEN), reader.read(FOLDER / "ptuning2_glm3_6b.yaml")
+    config = adapter_config(prefix)
+    assert config == PrefixConfig(length=128, dropout=0.1)
+    network = prefix.model.model_config
+    assert prefix_shapes(network, config) == {PREFIX_EMBEDDING: (128, 28 * 128 * 2 * 2)}
+    assert network == full.model.model_config
+    assert prefix.train_dataset == full.train_dataset
+    assert prefix.optimizer.weight_decay == 0
 
 
 def test_the_old_layout_version_is_told_once_and_read_as_the_new_one() -> None:

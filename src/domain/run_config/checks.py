@@ -103,10 +103,19 @@ def _check_training(check: _Check) -> None:
     if config.profile and config.profile_stop_step < config.profile_start_step:
         expected = f"at least profile_start_step = {config.profile_start_step}"
         check.fault("profile_stop_step", "contradiction", expected, config.profile_stop_step)
-    pet_config = config.model.pet_config
-    if pet_config is not None and pet_config.target_modules is None:
+    _check_adapter(check)
+
+
+def _check_adapter(check: _Check) -> None:
+    network, keys = check.config.model.model_config, check.config.model.pet_config
+    if keys is None:
+        return
+    place = "model.model_config.pet_config"
+    if keys.pet_type == "lora" and keys.target_modules is None:
         expected = "a regular expression, for example .*query_key_value*"
-        check.fault("model.model_config.pet_config.target_modules", "missing", expected)
+        check.fault(f"{place}.target_modules", "missing", expected)
+    if keys.pet_type == "ptuning2" and keys.pre_seq_len is None and network.pre_seq_len is None:
+        check.fault(f"{place}.pre_seq_len", "missing", "the length of the prefix, 128 for example")
 
 
 def _check_dataset(check: _Check, name: str) -> None:
