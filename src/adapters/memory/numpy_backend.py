@@ -8,13 +8,17 @@ from glm3.domain.parameters import from_mindspore_name, is_model_parameter
 from glm3.domain.ports.backend import LoadOptions
 from glm3.domain.ports.checkpoint_store import CheckpointReader
 from glm3.domain.ports.model import LanguageModel
+from glm3.domain.quantization import dequantize, quantize_rows
 from glm3.domain.tensors import to_float32
 
 __all__ = ["NumpyBackend"]
 
 
 class NumpyBackend:
-    """Hold weights as float32 arrays, whatever precision and kernels the options ask for."""
+    """Hold weights as float32 arrays, whatever precision and kernels the options ask for.
+
+    Rounded weights are what their levels stand for; inputs are not rounded.
+    """
 
     def load(
         self, config: ModelConfig, weights: CheckpointReader | None, options: LoadOptions
@@ -26,11 +30,13 @@ class NumpyBackend:
         """
         if weights is None:
             return NumpyModel.random(config, options.seed)
-        return NumpyModel(
-            config,
-            {
-                from_mindspore_name(name): to_float32(weights.read(name), spec.dtype)
-                for name, spec in weights.tensors.items()
-                if is_model_parameter(name)
-            },
-        )
+        arrays = {
+            from_mindspore_name(name): to_float32(weights.read(name), spec.dtype)
+            for name, spec in weights.tensors.items()
+            if is_model_parameter(name)
+        }
+        if (scheme := options.scheme) is not None:
+            for name, array in arrays.items():
+                if array.ndim == 2:
+                    arrays[name] = dequantize(quantize_rows(array, scheme))
+        return NumpyModel(config, arrays)

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glm3.adapters.mindspore.kernels.compiler import kernel_library
+from glm3.adapters.mindspore.kernels.cores import physical_cores
 from glm3.adapters.mindspore.runtime import prepare
 from glm3.domain.errors import BackendError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.ports.backend import LoadOptions
 from glm3.domain.ports.checkpoint_store import CheckpointReader
 from glm3.domain.ports.model import LanguageModel
+from glm3.domain.quantization import QuantScheme
 
 if TYPE_CHECKING:
     from glm3.adapters.mindspore.kernels.base import Kernels
@@ -40,7 +42,8 @@ class MindSporeBackend:
         """Build the network and fill it with ``weights``, or with random numbers where there are none.
 
         Raises:
-            BackendError: there is no such kernel set, or it cannot be built here.
+            BackendError: there is no such kernel set, it cannot be built here, or it cannot do what the
+                options ask.
             ParameterMismatchError: the weights do not fit the configuration.
         """
         if options.kernels not in KERNEL_SETS:
@@ -48,35 +51,62 @@ class MindSporeBackend:
                 "no such kernel set", expected=", ".join(KERNEL_SETS), found=repr(options.kernels)
             )
         prepare(options.threads)
+        if options.scheme is not None:
+            return self._load_rounded(config, weights, options, options.scheme)
         from glm3.adapters.mindspore.loading import load_weights
         from glm3.adapters.mindspore.model import MindSporeModel
         from glm3.adapters.mindspore.network import ChatGLMNetwork
 
-        network = ChatGLMNetwork(config, self._kernels(config, options.kernels), options.dtype)
+        network = ChatGLMNetwork(config, self._kernels(config, options), options.dtype)
         if weights is None:
             network.initialize(options.seed)
         else:
             load_weights(network, weights)
-        return MindSporeModel(network)
+        return MindSporeModel(network, options.cache_format)
 
-    def _kernels(self, config: ModelConfig, wanted: str) -> Kernels:
+    def _load_rounded(
+        self,
+        config: ModelConfig,
+        weights: CheckpointReader | None,
+        options: LoadOptions,
+        scheme: QuantScheme,
+    ) -> LanguageModel:
+        """Round the weights while they are loaded; the native kernels alone compute with them."""
+        if options.kernels == "stock":
+            raise BackendError("the stock operators take no rounded weights", hint="leave out either option")
+        if weights is None:
+            raise BackendError("there is no checkpoint to round", hint="leave the quantisation out")
+        from glm3.adapters.mindspore.inference.model import NativeModel
+        from glm3.adapters.mindspore.inference.packing import pack_weights
+
+        library = self._library(options.threads)
+        return NativeModel(
+            config, pack_weights(config, weights, scheme, library), library, options.cache_format
+        )
+
+    def _kernels(self, config: ModelConfig, options: LoadOptions) -> Kernels:
         from glm3.adapters.mindspore.kernels.base import HeadLayout
         from glm3.adapters.mindspore.kernels.cpu import CpuKernels
         from glm3.adapters.mindspore.kernels.stock import StockKernels
 
         layout = HeadLayout.of(config)
-        if wanted == "stock":
+        only_cpu = options.kernels == "cpu" or options.cache_format != "fp32"
+        if options.kernels == "stock":
+            if only_cpu:
+                raise BackendError(
+                    "the stock operators keep keys and values in fp32", found=options.cache_format
+                )
             return StockKernels(layout)
         try:
-            return CpuKernels(layout, self._library())
+            return CpuKernels(layout, self._library(options.threads))
         except BackendError as error:
-            if wanted == "cpu":
+            if only_cpu:
                 raise
             _warn_once(f"the stock operators compute, at a third of the speed: {error}")
             return StockKernels(layout)
 
-    def _library(self) -> Path:
-        """Return the kernel library, compiled if need be.
+    def _library(self, threads: int | None) -> Path:
+        """Return the kernel library, compiled if need be, set to a number of threads.
 
         Raises:
             BackendError: it is not there and cannot be compiled.
@@ -87,6 +117,9 @@ class MindSporeBackend:
                 "the CPU kernels are not compiled and no compiler is here",
                 hint="install g++ or clang++, or set CXX",
             )
+        from glm3.adapters.mindspore.inference.decoder import set_threads
+
+        set_threads(build.path, threads or physical_cores())
         return build.path
 
 

@@ -6,12 +6,16 @@ from typing import Protocol
 
 from attrs import frozen
 
+from glm3.domain.errors import ConfigError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.ports.checkpoint_store import CheckpointReader
 from glm3.domain.ports.model import LanguageModel
+from glm3.domain.quantization import QuantScheme
 from glm3.domain.tensors import DType
 
-__all__ = ["LoadOptions", "ModelBackend"]
+__all__ = ["CACHE_FORMATS", "LoadOptions", "ModelBackend"]
+
+CACHE_FORMATS = ("fp32", "fp16", "int8")
 
 
 @frozen(kw_only=True)
@@ -20,12 +24,41 @@ class LoadOptions:
 
     ``kernels`` names a kernel set or is ``auto``, the fastest one that runs here. ``dtype`` is the
     precision of the parameters in memory. ``seed`` draws the weights of a model without a checkpoint.
+    ``threads`` is the most that compute, by default one for each physical core. ``quant`` names a
+    :class:`~glm3.domain.quantization.QuantScheme` that the weights are rounded by while they are loaded.
+    ``kv_cache`` is the format of keys and values: fp32, fp16 or int8; by default fp16 beside rounded weights
+    and fp32 beside others.
     """
 
     kernels: str = "auto"
     dtype: DType = DType.FLOAT32
     threads: int | None = None
     seed: int = 0
+    quant: str | None = None
+    kv_cache: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        """Check what has a fixed set of values.
+
+        Raises:
+            ConfigError: there is no such quantisation or cache format.
+        """
+        _ = self.scheme
+        if self.kv_cache is not None and self.kv_cache not in CACHE_FORMATS:
+            raise ConfigError(
+                "no such format",
+                field="kv_cache",
+                expected=", ".join(CACHE_FORMATS),
+                found=repr(self.kv_cache),
+            )
+
+    @property
+    def scheme(self) -> QuantScheme | None:
+        return None if self.quant is None else QuantScheme.parse(self.quant)
+
+    @property
+    def cache_format(self) -> str:
+        return self.kv_cache or ("fp32" if self.quant is None else "fp16")
 
 
 class ModelBackend(Protocol):
@@ -41,5 +74,6 @@ class ModelBackend(Protocol):
         Raises:
             ParameterMismatchError: the weights do not fit the configuration.
             BackendError: the runtime is not usable here, or cannot do what the options ask.
+            InvalidInputError: a weight is to be rounded and is not finite, or too large for its scale.
         """
         ...

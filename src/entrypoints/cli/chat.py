@@ -12,8 +12,10 @@ from glm3.entrypoints.cli.command import settings_of
 from glm3.entrypoints.cli.options import (
     Dtype,
     Kernels,
+    KVCache,
     Model,
     Precision,
+    Quant,
     Threads,
     load_options,
     sampling_options,
@@ -32,6 +34,7 @@ Examples:
   glm3 chat -p "类型#裙*颜色#红色" --greedy       the most probable answer, always the same
   cat text.txt | glm3 chat -p "总结："            standard input is appended to the prompt
   glm3 chat -m ./chatglm3-6b -s "You are terse."
+  glm3 chat -m ./chatglm3-6b --quant int4      in 3.5 GB of memory instead of 25
   glm3 chat --tools tools.json -p "北京天气" --json
 """
 
@@ -66,6 +69,8 @@ def chat(
     kernels: Kernels = "auto",
     dtype: Dtype = Precision.float32,
     threads: Threads = None,
+    quant: Quant = None,
+    kv_cache: KVCache = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object (with -p or piped input).")
     ] = False,
@@ -92,7 +97,9 @@ def chat(
     )
     _check(text, as_json)
     offered = [] if tools is None else load_tools(tools)
-    loaded = open_model(settings_of(context), model, load_options(kernels, dtype, threads), quiet=quiet)
+    loaded = open_model(
+        settings_of(context), model, load_options(kernels, dtype, threads, quant, kv_cache), quiet=quiet
+    )
     session = ChatSession(
         loaded.model, loaded.tokenizer, system=system, tools=offered, options=options, trim=trim
     )

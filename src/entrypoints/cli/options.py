@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_TEMPERATURE",
     "DEFAULT_TOP_P",
+    "CacheFormat",
     "Dtype",
+    "KVCache",
     "Kernels",
     "Model",
     "Precision",
+    "Quant",
     "Threads",
     "load_options",
     "sampling_options",
@@ -45,7 +48,8 @@ Kernels = Annotated[
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads to compute with. [default: all cores]", show_default=False)
+    int | None,
+    typer.Option(min=1, help="Threads to compute with. [default: physical cores]", show_default=False),
 ]
 
 
@@ -60,12 +64,53 @@ class Precision(StrEnum):
 Dtype = Annotated[Precision, typer.Option(help="Precision of the weights in memory.")]
 
 
-def load_options(kernels: str, dtype: Precision, threads: int | None) -> LoadOptions:
-    """Combine the options of loading a model."""
+Quant = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SCHEME",
+        help="Round the weights while loading: int8, int4; also int4-g64, int4-g32-asym, int8-g32 and so on.",
+    ),
+]
+
+
+class CacheFormat(StrEnum):
+    """How keys and values are held."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
+KVCache = Annotated[
+    CacheFormat | None,
+    typer.Option(
+        help="Format of keys and values. [default: fp16 with --quant, else fp32]", show_default=False
+    ),
+]
+
+
+def load_options(
+    kernels: str,
+    dtype: Precision,
+    threads: int | None,
+    quant: str | None = None,
+    kv_cache: CacheFormat | None = None,
+) -> LoadOptions:
+    """Combine the options of loading a model.
+
+    Raises:
+        ConfigError: there is no such quantisation.
+    """
     from glm3.domain.ports.backend import LoadOptions
     from glm3.domain.tensors import DType
 
-    return LoadOptions(kernels=kernels, dtype=DType(dtype.value), threads=threads)
+    return LoadOptions(
+        kernels=kernels,
+        dtype=DType(dtype.value),
+        threads=threads,
+        quant=quant,
+        kv_cache=None if kv_cache is None else kv_cache.value,
+    )
 
 
 def sampling_options(

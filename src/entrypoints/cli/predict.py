@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glm3.entrypoints.cli.command import settings_of
-from glm3.entrypoints.cli.options import Dtype, Kernels, Model, Precision, Threads, load_options
+from glm3.entrypoints.cli.options import (
+    Dtype,
+    Kernels,
+    KVCache,
+    Model,
+    Precision,
+    Quant,
+    Threads,
+    load_options,
+)
 
 if TYPE_CHECKING:
     from glm3.application.predict import Prediction
@@ -43,6 +52,8 @@ def predict(
     kernels: Kernels = "auto",
     dtype: Dtype = Precision.float32,
     threads: Threads = None,
+    quant: Quant = None,
+    kv_cache: KVCache = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per prompt.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print answers only.")] = False,
 ) -> None:
@@ -68,7 +79,9 @@ def predict(
         )
     options = GenerationConfig(max_new_tokens=max_new_tokens)
     request = PredictRequest(prompts=prompts, options=options, batch_size=batch_size)
-    loaded = open_model(settings_of(context), model, load_options(kernels, dtype, threads), quiet=quiet)
+    loaded = open_model(
+        settings_of(context), model, load_options(kernels, dtype, threads, quant, kv_cache), quiet=quiet
+    )
     results = _show(answer_prompts(request, loaded.model, loaded.tokenizer), len(prompts), as_json, quiet)
     if output is not None:
         write_result(output, [result.full_text for result in results])

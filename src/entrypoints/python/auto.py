@@ -64,6 +64,8 @@ class AutoModel(_Auto):
         kernels: str = "auto",
         dtype: str = "float32",
         threads: int | None = None,
+        quant: str | None = None,
+        kv_cache: str | None = None,
         backend: str | None = None,
         download_checkpoint: bool = True,
         **fields: Any,
@@ -75,7 +77,10 @@ class AutoModel(_Auto):
                 ``.ckpt``, or a YAML file.
             kernels: which kernel set computes; ``auto`` takes the fastest one that runs here.
             dtype: how parameters are held in memory.
-            threads: of the computation; all cores by default.
+            threads: of the computation; one for each physical core by default.
+            quant: round the weights while they are loaded: ``int8``, ``int4``, ``int4-g64`` and the like.
+            kv_cache: format of keys and values, ``fp32``, ``fp16`` or ``int8``; by default fp16 beside
+                rounded weights and fp32 beside others.
             backend: ``mindspore``, ``numpy``, or one that another package registered.
             download_checkpoint: load the weights; without them they are random.
             fields: replace fields of the configuration.
@@ -95,7 +100,13 @@ class AutoModel(_Auto):
         return _load(
             chosen,
             config,
-            LoadOptions(kernels=kernels, dtype=floating_dtype(dtype), threads=threads),
+            LoadOptions(
+                kernels=kernels,
+                dtype=floating_dtype(dtype),
+                threads=threads,
+                quant=quant,
+                kv_cache=kv_cache,
+            ),
             backend,
         )
 
