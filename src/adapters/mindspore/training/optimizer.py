@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from glm3.adapters.mindspore.kernels.adamw import step_settings
 from glm3.adapters.mindspore.kernels.base import Kernels, Tensor
-from glm3.adapters.mindspore.training.exchange import GradientExchange, Group
+from glm3.adapters.mindspore.training.exchange import Group
 from glm3.domain.training.options import TrainOptions, decays
 
 __all__ = ["Optimizer", "float32_parameters"]
@@ -39,9 +39,8 @@ class Optimizer(nn.Cell):
     narrower parameter is a float32 copy. As a master copy it keeps what rounding takes from the parameter;
     where the options ask for none it is rounded as the parameter is.
 
-    With a ``group`` the gradients are summed over its ranks, inside the graph. Of the parameters in ``rows``
-    this rank then updates those rows only, in a float32 copy of them, keeps the states of these rows only,
-    and collects the other ranks' rows.
+    Of the parameters in ``rows`` a rank of ``group`` updates those rows only, in a float32 copy of them:
+    gradients and states are of these rows. The other ranks' rows are collected afterwards.
 
     ``parameters`` is in the order in which gradients are expected: those that decay, then the others.
     """
@@ -74,7 +73,8 @@ class Optimizer(nn.Cell):
         copies = {p.name: copy for p, copy in zip(self.copied, self.copies, strict=True)}
         self.updated = ParameterTuple([copies.get(p.name, p) for p in self.parameters])
         self.max_grad_norm = options.max_grad_norm
-        self.exchange = None if group is None else GradientExchange(self.parameters, self.rows, group)
+        self.sum = None if group is None else ops.AllReduce(group=group.name)
+        self.gather = None if group is None else ops.AllGather(group=group.name)
         self.take_parameters()
 
     @property
@@ -96,9 +96,12 @@ class Optimizer(nn.Cell):
         """
         for parameter, copy in zip(self.copied, self.copies, strict=True):
             whole = copy
-            if self.exchange is not None and parameter.name in self.rows:
-                whole = self.exchange.gather(copy)
-            parameter.set_data(ops.cast(whole, parameter.dtype))
+            if self.gather is not None and parameter.name in self.rows:
+                whole = self.gather(copy)
+            if parameter.dtype == ms.float32:
+                ops.assign(parameter, whole)  # new memory each step would not fit where the old one was
+            else:
+                parameter.set_data(ops.cast(whole, parameter.dtype))
 
     def settings(self, learning_rate: float, step: int, inverse_scale: float) -> Tensor:
         """Return what :meth:`construct` needs to know of step number ``step``, ``(2, 10)`` float32.
@@ -126,11 +129,9 @@ class Optimizer(nn.Cell):
 
     def construct(self, gradients: Sequence[Tensor], settings: Tensor) -> tuple[Tensor, Tensor]:
         """Update everything; return the norm of the unscaled gradients, and 1 if all were finite, else 0."""
-        if self.exchange is not None:
-            gradients = self.exchange(gradients)
         squares = self._squares(gradients, False)
-        if self.exchange is not None and self.rows:
-            squares = squares + self.exchange.sum(self._squares(gradients, True).reshape(1))[0]
+        if self.sum is not None and self.rows:
+            squares = squares + self.sum(self._squares(gradients, True).reshape(1))[0]
         inverse_scale = settings[0, 9]
         norm = ops.sqrt(squares) * inverse_scale
         finite = ops.cast(ops.isfinite(squares), ms.float32)

@@ -17,7 +17,7 @@ from glm3.adapters.mindspore.network import ChatGLMNetwork
 from glm3.adapters.mindspore.runtime import graph_mode
 from glm3.adapters.mindspore.tensors import dtype_of, to_carrier, to_tensor
 from glm3.adapters.mindspore.training.dropout import DropoutKey
-from glm3.adapters.mindspore.training.exchange import Group
+from glm3.adapters.mindspore.training.exchange import GradientExchange, Group
 from glm3.adapters.mindspore.training.optimizer import Optimizer
 from glm3.adapters.mindspore.training.step import GradientStep, SplitStep, WholeStep
 from glm3.domain.errors import BackendError, InvalidInputError
@@ -40,9 +40,9 @@ class MindSporeTrainer:
     """Train a network's parameters in place, with whole steps compiled as graphs.
 
     A step of one micro-batch on one rank is one graph. Otherwise one graph makes the gradients, or adds those
-    of each micro-batch to sums, the ranks wait for each other, and a second graph updates. Over ranks of
-    MindSpore's runtime that graph adds up the gradients of all, and may share the optimizer's work out; over
-    any other communicator the host adds them up. Each new ``(batch, seq)`` compiles once: pad to one shape.
+    of each micro-batch to sums, the ranks wait for each other and add up what they have, and a second graph
+    updates; ranks of MindSpore's runtime may share that work out. Each new ``(batch, seq)`` compiles once:
+    pad to one shape.
 
     ``dropout_key`` is the network's, if it has dropouts: masks follow from the seed, the number of the step,
     the rank and the micro-batch, and from nothing that would have to be saved.
@@ -78,13 +78,15 @@ class MindSporeTrainer:
         )
         self._whole = WholeStep(network, self._optimizer)
         self._parted = GradientStep(network, self._optimizer)
+        self._exchange: GradientExchange | None = None
+        if self._group is not None:
+            self._exchange = GradientExchange(self._optimizer.parameters, self._rows, self._group)
         self._split: SplitStep | None = None  # made when it is needed: its sums take memory
 
     def step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepReport:
         for batch in micro_batches:
             check_targets(self._network.config, batch.input_ids, batch.targets)
-        own = sum(batch.supervised_tokens for batch in micro_batches)
-        supervised = int(self._all_ranks(own))
+        supervised = int(self._all_ranks(sum(batch.supervised_tokens for batch in micro_batches)))
         if not supervised:
             raise InvalidInputError(
                 "nothing to learn",
@@ -95,17 +97,17 @@ class MindSporeTrainer:
         scale = self._scale.value
         settings = self._optimizer.settings(learning_rate, self._updates + 1, 1 / scale)
         with graph_mode(), self._training():
-            if len(micro_batches) > 1 or (self._group is None and self._communicator.world_size > 1):
-                loss, norm, finite = self._step_in_parts(micro_batches, scale, supervised, settings)
-            elif self._group is not None:
-                weight = own / supervised
-                loss, gradients = self._parted.gradients(*self._inputs(micro_batches[0], 0, weight * scale))
-                loss = self._all_ranks(weight * float(loss.asnumpy()))
-                with self._collectives():
-                    norm, finite = self._parted.update(settings, *gradients).asnumpy().tolist()
-            else:
+            if len(micro_batches) == 1 and self._communicator.world_size == 1:
                 inputs = self._inputs(micro_batches[0], 0, scale)
                 loss, norm, finite = self._whole(*inputs, settings).asnumpy().tolist()
+            elif self._exchange is None:
+                loss = self._accumulate(micro_batches, scale, supervised)
+                norm, finite = self._update_from_sums(settings)
+            else:
+                loss, gradients = self._gradients(micro_batches, scale, supervised)
+                with self._collectives():
+                    self._exchange.sum(gradients)
+                    norm, finite = self._parted.update(settings, *gradients).asnumpy().tolist()
         with self._collectives():
             self._optimizer.give_parameters()
         overflow = not finite
@@ -150,9 +152,20 @@ class MindSporeTrainer:
             self._scale, value=float(state["loss_scale"]), good_steps=int(state["good_steps"])
         )
 
-    def _step_in_parts(
-        self, micro_batches: Sequence[MicroBatch], scale: float, supervised: int, settings: Tensor
-    ) -> tuple[float, float, float]:
+    def _gradients(
+        self, micro_batches: Sequence[MicroBatch], scale: float, supervised: int
+    ) -> tuple[float, list[Tensor]]:
+        """Return the loss of all ranks, which have come together, and this rank's share of the gradients."""
+        if len(micro_batches) > 1:
+            loss = self._accumulate(micro_batches, scale, supervised)
+            assert self._split is not None  # noqa: S101 - it was just accumulated into
+            return loss, list(self._split.sums)
+        weight = micro_batches[0].supervised_tokens / supervised
+        own, gradients = self._parted.gradients(*self._inputs(micro_batches[0], 0, weight * scale))
+        return self._all_ranks(weight * float(own.asnumpy())), list(gradients)
+
+    def _accumulate(self, micro_batches: Sequence[MicroBatch], scale: float, supervised: int) -> float:
+        """Add this rank's gradients to sums and return the loss of all ranks."""
         if self._split is None:
             self._split = SplitStep(self._network, self._optimizer)
         self._split.clear()
@@ -161,13 +174,14 @@ class MindSporeTrainer:
             weight = batch.supervised_tokens / supervised
             inputs = self._inputs(batch, index, weight * scale)
             loss += weight * float(self._split.accumulate(*inputs).asnumpy())
+        return self._all_ranks(loss) if self._communicator.world_size > 1 else loss
+
+    def _update_from_sums(self, settings: Tensor) -> tuple[float, float]:
+        assert self._split is not None  # noqa: S101 - it was accumulated into
         if self._communicator.world_size > 1:
-            loss = self._all_ranks(loss)
-            if self._group is None:
-                self._split.load(self._communicator.all_reduce(self._split.flat()))
-        with self._collectives():
-            norm, finite = self._split.update(settings).asnumpy().tolist()
-        return loss, norm, finite
+            self._split.load(self._communicator.all_reduce(self._split.flat()))
+        norm, finite = self._split.update(settings).asnumpy().tolist()
+        return norm, finite
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: tuple(parameter.shape) for name, parameter in self._parameters.items()}
@@ -184,7 +198,7 @@ class MindSporeTrainer:
 
     @contextmanager
     def _collectives(self) -> Iterator[None]:
-        """Let the failure of a collective inside a graph say who is missing."""
+        """Let the failure of a collective say who is missing."""
         if isinstance(self._communicator, MindSporeCommunicator):
             with self._communicator.native("the training step"):
                 yield
