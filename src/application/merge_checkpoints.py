@@ -18,6 +18,7 @@ from attrs import frozen
 
 from glm3.application.checkpoint_stores import find_store, store_of_format
 from glm3.application.in_order import in_order
+from glm3.application.merge_companions import copy_companions
 from glm3.application.slice_checks import SliceCheck, check_slices
 from glm3.application.slice_sources import SliceSources, open_slices
 from glm3.application.slice_targets import Selection, choose_tensors, require_cover, target_specs
@@ -53,7 +54,8 @@ class MergeRequest:
 
     ``source`` holds folders ``rank_0``, ``rank_1``, ... with a file each, or is itself a complete checkpoint.
     Without ``source_strategy`` it is complete, without ``target_strategy`` the target is. The files written
-    are ``target/rank_N/{prefix}N.ckpt``.
+    are ``target/rank_N/{prefix}N.ckpt``; beside a complete one go the configuration and the tokenizer that
+    lie beside the source.
     """
 
     source: Path
@@ -118,6 +120,9 @@ def merge_checkpoints(
         with resumable_folder(request.target, _task(request, found, specs)) as work:
             making = _Making(slices, target, store, progress, _total(specs), request.verify)
             kept = _make_all(making, files, specs, request.target, work)
+            if target.num_ranks == 1:
+                first = rank_folder(0)
+                copy_companions(found.files[0], work / first, request.target / first)
     return MergeResult(
         source=request.source,
         target=request.target,
