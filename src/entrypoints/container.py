@@ -33,6 +33,7 @@ from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.entrypoints.paths import cache_folder, resources_folder
 
 if TYPE_CHECKING:
+    from glm3.adapters.prometheus.serving_metrics import ServingMetrics
     from glm3.entrypoints.training import TrainingServices
 
 __all__ = ["BACKEND_GROUP", "Container", "build_container"]
@@ -143,6 +144,9 @@ class Container(containers.DeclarativeContainer):
     communicator: providers.Provider[Communicator] = providers.Singleton(find_communicator)
     strategies: providers.Provider[StrategyStore] = providers.Factory(
         lazy("glm3.adapters.strategy.store:FileStrategyStore")
+    )
+    serving_metrics: providers.Provider[ServingMetrics] = providers.Factory(
+        lazy("glm3.adapters.prometheus.serving_metrics:ServingMetrics")
     )
     training: providers.Provider[TrainingServices] = providers.Factory(
         lazy("glm3.entrypoints.training:TrainingServices"),

@@ -33,6 +33,11 @@ class ProblemKind(Enum):
     TIME_LIMIT = auto()
     INTERNAL = auto()
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether the service is at fault, and not its caller or its load."""
+        return self is ProblemKind.INTERNAL
+
 
 @frozen
 class Fault:

@@ -30,6 +30,7 @@ from glm3.entrypoints.cli import (
     plan,
     predict,
     run_mindformer,
+    serve,
 )
 from glm3.entrypoints.cli.command import Command
 from glm3.entrypoints.cli.failures import INTERRUPTED, report
@@ -82,6 +83,7 @@ app.command("launch-script", cls=Command, hidden=True, context_settings=launch_s
     launch_scripts.launch_script
 )
 app.command("doctor", cls=Command, epilog=doctor.EPILOG)(doctor.doctor)
+app.command("serve", cls=Command, epilog=serve.EPILOG)(serve.serve)
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
 app.add_typer(hccl.app, name="hccl")

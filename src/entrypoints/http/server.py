@@ -1,0 +1,72 @@
+"""Run the HTTP application at a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from glm3.entrypoints.serving.address import Address
+
+__all__ = ["HttpServer"]
+
+_IDLE_SECONDS = 30
+_FLUSH_SECONDS = 5
+
+
+class HttpServer:
+    """Serve an application; see :class:`glm3.entrypoints.serving.frontend.Frontend`."""
+
+    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+        # At level debug it would write every chunk, and so every answer, to the log.
+        logging.getLogger("sse_starlette").setLevel(logging.INFO)
+        self._listener = listener
+        host, port = listener.getsockname()[:2]
+        self.address = Address(host, port)
+        config = uvicorn.Config(
+            app,
+            http=_Connection,
+            ws="none",
+            loop="asyncio",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_IDLE_SECONDS,
+            timeout_graceful_shutdown=_FLUSH_SECONDS,
+        )
+        self._server = _Server(config)
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+    async def serve(self) -> None:
+        await self._server.serve([self._listener])
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """Leave signals to the process, which drains the engine first."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Connection(H11Protocol):
+    """Close connections on which nobody asks anything from the start, as idle ones are later."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
