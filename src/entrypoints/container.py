@@ -25,6 +25,7 @@ from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.device_network import DeviceNetwork
 from glm3.domain.ports.downloader import Downloader
 from glm3.domain.ports.host import Host
+from glm3.domain.ports.kernel_cache import KernelCache
 from glm3.domain.ports.model_catalog import ModelCatalog
 from glm3.domain.ports.process_runner import ProcessRunner
 from glm3.domain.ports.run_config_reader import RunConfigReader
@@ -133,6 +134,11 @@ class Container(containers.DeclarativeContainer):
     )
     backend: providers.Provider[ModelBackend] = providers.Factory(
         find_backend, config.backend, config.cache_folder
+    )
+
+    kernels: providers.Provider[KernelCache] = providers.Factory(
+        lambda cache: lazy("glm3.adapters.mindspore.kernels.store:CompiledKernels")(cache / "kernels"),
+        config.cache_folder,
     )
 
     sources: providers.Provider[ModelSources] = providers.Factory(

@@ -111,7 +111,9 @@ class MindSporeBackend:
         Raises:
             BackendError: it is not there and cannot be compiled.
         """
-        build = None if self._kernel_cache is None else kernel_library(self._kernel_cache, report=_log.info)
+        build = (
+            None if self._kernel_cache is None else kernel_library(self._kernel_cache, report=_log.warning)
+        )
         if build is None:
             raise BackendError(
                 "the CPU kernels are not compiled and no compiler is here",

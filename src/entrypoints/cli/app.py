@@ -24,6 +24,7 @@ from glm3.entrypoints.cli import (
     finetune,
     hccl,
     inspection,
+    kernels,
     launch,
     launch_scripts,
     merge,
@@ -86,6 +87,7 @@ app.command("doctor", cls=Command, epilog=doctor.EPILOG)(doctor.doctor)
 app.command("serve", cls=Command, epilog=serve.EPILOG)(serve.serve)
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
+app.add_typer(kernels.app, name="kernels")
 app.add_typer(hccl.app, name="hccl")
 
 # Global options are also accepted behind the command, where people tend to write them.

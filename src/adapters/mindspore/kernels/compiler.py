@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import json
 import logging
 import os
 import platform
@@ -19,7 +20,7 @@ from attrs import frozen
 
 from glm3.domain.errors import BackendError
 
-__all__ = ["Compiler", "KernelBuild", "find_compiler", "kernel_library"]
+__all__ = ["Compiler", "KernelBuild", "find_compiler", "kernel_library", "library_folder"]
 
 SOURCES = Path(__file__).parent / "native"
 UNIT = "library.cpp"
@@ -106,8 +107,7 @@ def kernel_library(
             be written.
     """
     started = time.perf_counter()
-    flags = (*FLAGS, _target_flag(target), unit)
-    folder = cache / _digest(*_source_texts(sources), *flags, platform.machine(), _cpu_features())
+    folder = library_folder(cache, sources, unit, target)
     compiler = find_compiler()
     if compiler is None:
         built = next((path for path in sorted(folder.glob("*.so")) if _loads(path)), None)
@@ -127,6 +127,12 @@ def kernel_library(
     build = KernelBuild(path, compiled=True, seconds=_since(started))
     report(f"compiled the CPU kernels in {build.seconds:.1f} s: {path}")
     return build
+
+
+def library_folder(cache: Path, sources: Path = SOURCES, unit: str = UNIT, target: str = "native") -> Path:
+    """Return where the libraries of these sources for this processor are, one for each compiler."""
+    flags = (*FLAGS, _target_flag(target), unit)
+    return cache / _digest(*_source_texts(sources), *flags, platform.machine(), _cpu_features())
 
 
 def _probe(command: tuple[str, ...]) -> Compiler | None:
@@ -168,14 +174,31 @@ def _cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def _loads(path: Path) -> bool:
-    """Say whether the library is there and whole; a cache may have been cut by a full disk."""
+    """Say whether the library is there, whole, and for this processor.
+
+    A cache may have been cut by a full disk, or been copied from a machine that tells nothing of itself.
+    """
     if not path.is_file():
         return False
     try:
-        ctypes.CDLL(str(path))
+        library = ctypes.CDLL(str(path))
     except OSError:
         return False
-    return True
+    runs_here = getattr(library, "glm3_runs_here", None)
+    return runs_here is None or bool(runs_here())
+
+
+def _write_facts(path: Path, compiler: Compiler) -> None:
+    """Put beside a library what it was compiled with and for."""
+    name = getattr(ctypes.CDLL(str(path)), "glm3_dot_name", None)
+    if name is not None:
+        name.restype = ctypes.c_char_p
+    facts = {
+        "compiler": compiler.version,
+        "processor": _cpu_features().partition("\n")[0].partition(":")[2].strip() or platform.machine(),
+        "instructions": "" if name is None else name().decode(),
+    }
+    path.with_suffix(".json").write_text(json.dumps(facts), encoding="utf-8")
 
 
 def _target_flag(target: str) -> str:
@@ -196,6 +219,8 @@ def _compile(compiler: Compiler, unit: Path, target: str, path: Path) -> None:
             raise _failure(compiler, done.stderr, f"exit code {done.returncode}")
         if not _loads(built):
             raise _failure(compiler, done.stderr, "a library that does not load")
+        _write_facts(built, compiler)
+        built.with_suffix(".json").replace(path.with_suffix(".json"))
         built.replace(path)
 
 
