@@ -5,16 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from glm3.adapters.memory.numpy_backend import NumpyBackend
 from glm3.adapters.memory.numpy_model import NumpyModel
 from glm3.adapters.memory.single_process_communicator import SingleProcessCommunicator
+from glm3.adapters.mindspore.backend import MindSporeBackend
 from glm3.domain.errors import ContextLengthError, InvalidInputError, ParameterMismatchError
+from glm3.domain.ports.backend import LoadOptions
 from glm3.domain.ports.training import MicroBatch, SupportsPrefix
 from glm3.domain.prompt_cache import PromptCache
 from glm3.domain.tensors import DType, from_float32
 from glm3.domain.training.lora import LoRAConfig
 from glm3.domain.training.options import OptimizerKind, TrainOptions
-from glm3.domain.training.prefix import PrefixConfig, prefix_shapes
-from support.models import KERNEL_SETS, mindspore_model, tiny_config
+from glm3.domain.training.prefix import PrefixConfig, prefix_keys_values, prefix_shapes
+from glm3.entrypoints.paths import cache_folder
+from support.models import KERNEL_SETS, ArrayReader, mindspore_model, native_model, tiny_config
+from support.native import kernel_build
 from support.torch_prefix import TorchPrefixModel
 
 CONFIG = tiny_config()
@@ -33,15 +38,17 @@ def parameters():
     return NumpyModel.random(CONFIG, seed=1, scale=0.3).parameters()
 
 
-@pytest.fixture(params=["numpy", *KERNEL_SETS])
+@pytest.fixture(params=["numpy", "native", *KERNEL_SETS])
 def adapter(request):
     return request.param
 
 
-def model_of(adapter, parameters, config=CONFIG, **options):
+def model_of(adapter, parameters, config=CONFIG):
+    if adapter == "native":
+        return native_model(config, parameters)
     if adapter == "numpy":
         return NumpyModel(config, {name: array.copy() for name, array in parameters.items()})
-    return mindspore_model(config, parameters, kernels=adapter, **options)
+    return mindspore_model(config, parameters, kernels=adapter)
 
 
 @pytest.fixture(scope="module")
@@ -157,11 +164,47 @@ def test_a_prompt_cache_goes_on_behind_the_prefix(parameters, adapter):
     np.testing.assert_allclose(scores, expected[0, -1], atol=1e-4)
 
 
-def test_a_cache_from_before_is_refused(parameters):
-    model = model_of("stock", parameters)
+@pytest.mark.parametrize(("format_", "tolerance"), [("fp16", 0.01), ("int8", 0.2)])
+def test_a_narrow_cache_holds_the_prefix_rounded(parameters, format_, tolerance):
+    """By the rule that rounds a token's own keys and values: the error is theirs, and not that of a loss."""
+    model = native_model(CONFIG, parameters, kv_cache=format_)
+    model.add_prefix(PLAIN, 2)
+    expected = oracle(parameters, model).logits(IDS).detach().numpy()
+    cache = model.new_cache(2, 13)
+    scores = model.extend(cache, [0, 1], [ids.tolist() for ids in IDS])
+    assert 0 < np.abs(scores - expected[:, -1]).max() < tolerance
+    learned = prefix_keys_values(CONFIG, model.adapter_parameters())
+    for layer, arrays in enumerate(cache.arrays):
+        for kind, (numbers, scales) in enumerate(
+            [(arrays.keys, arrays.key_scales), (arrays.values, arrays.value_scales)]
+        ):
+            held = numbers[:, :5].astype(np.float32)
+            held = held if scales is None else held * scales[:, :5, :, None]
+            wanted = learned[:, layer, kind]
+            unit = np.abs(wanted).max(-1, keepdims=True) / (127 if format_ == "int8" else 1024)
+            assert (np.abs(held - wanted) <= 0.501 * unit).all()
+
+
+def test_rounded_weights_take_a_prefix(parameters):
+    """A base of eight bits answers as the numpy model over the same rounded weights does, nearly."""
+    kernel_build()  # skips where no compiler is
+    reader = ArrayReader(parameters)
+    rounded = [
+        backend.load(CONFIG, reader, LoadOptions(quant="int8"))
+        for backend in (NumpyBackend(), MindSporeBackend(cache_folder() / "kernels"))
+    ]
+    for model in rounded:
+        model.add_prefix(PROJECTED, 2)
+    expected, found = (model.forward(IDS) for model in rounded)
+    assert np.sqrt(np.mean((found - expected) ** 2) / np.var(expected)) < 0.06
+
+
+@pytest.mark.parametrize("adapter", ["stock", "cpu", "native"])
+def test_a_cache_from_before_is_refused(parameters, adapter):
+    model = model_of(adapter, parameters)
     cache = model.new_cache(1, 13)
     model.add_prefix(PLAIN)
-    with pytest.raises(InvalidInputError, match="older than"):
+    with pytest.raises(InvalidInputError, match=r"older than|another model"):
         model.extend(cache, [0], [[1]])
 
 

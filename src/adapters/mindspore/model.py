@@ -55,13 +55,11 @@ class MindSporeModel:
 
     def new_cache(self, rows: int, capacity: int) -> MindSporeCache:
         check_capacity(self.config, rows, capacity)
-        if self._adapter is None and self._native() is not None:
-            return MindSporeCache.allocate(self.config, rows, capacity, format_=self._kv_cache)
-        prefix = self._prefix
-        if prefix is None:
-            return MindSporeCache.allocate(self.config, rows, capacity)
-        cache = MindSporeCache.allocate(self.config, rows, capacity, prefix.length)
-        prefix.write(cache.layers)
+        prefix, format_ = self._prefix, "fp32" if self._native() is None else self._kv_cache
+        length = 0 if prefix is None else prefix.length
+        cache = MindSporeCache.allocate(self.config, rows, capacity, length, format_)
+        if prefix is not None:
+            cache.write_prefix(prefix.keys_values())
         return cache
 
     def extend(self, cache: KVCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> FloatArray:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from glm3.domain.errors import ConfigError, MultipleFaultsError
 from glm3.domain.model_config import ModelConfig
+from glm3.domain.tensors import Array
 
 __all__ = [
     "PREFIX_EMBEDDING",
@@ -23,6 +24,7 @@ __all__ = [
     "from_prefix_name",
     "initial_prefix",
     "is_prefix_parameter",
+    "prefix_keys_values",
     "prefix_of",
     "prefix_shapes",
     "prefix_width",
@@ -111,6 +113,18 @@ def initial_prefix(model: ModelConfig, prefix: PrefixConfig, seed: int) -> dict[
             bound = shape[1] ** -0.5  # and so for the bias behind it
         drawn[name] = generator.uniform(-bound, bound, shape).astype(np.float32)
     return drawn
+
+
+def prefix_keys_values(model: ModelConfig, parameters: Mapping[str, Array]) -> NDArray[np.float32]:
+    """Return what a prefix puts in front, ``(length, num_layers, 2, num_kv_heads, kv_channels)``.
+
+    Keys come before values; ``parameters`` are float32.
+    """
+    x: NDArray[np.float32] = parameters[PREFIX_EMBEDDING]
+    if PREFIX_PROJECTION[0] in parameters:
+        inner, inner_bias, outer, outer_bias = (parameters[name] for name in PREFIX_PROJECTION)
+        x = np.tanh(x @ inner.T + inner_bias) @ outer.T + outer_bias
+    return x.reshape(len(x), model.num_layers, 2, model.num_kv_heads, model.kv_channels)
 
 
 def is_prefix_parameter(name: str) -> bool:

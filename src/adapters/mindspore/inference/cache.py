@@ -84,6 +84,12 @@ class MindSporeCache:
             self._tensors.extend((share(layer.keys), share(layer.values)) for layer in self.arrays)
         return self._tensors
 
+    def write_prefix(self, learned: NDArray[np.float32]) -> None:
+        """Put ``(prefix, num_layers, 2, num_kv_heads, kv_channels)``, keys first, in front of every row."""
+        for made, layer in zip(np.moveaxis(learned, 0, 2), self.arrays, strict=True):
+            _write(made[0], layer.keys[:, : self.prefix], layer.key_scales)
+            _write(made[1], layer.values[:, : self.prefix], layer.value_scales)
+
     @property
     def rows(self) -> int:
         return len(self.lengths)
@@ -102,6 +108,17 @@ class MindSporeCache:
                 for array in layer.arrays:
                     array[target, held] = array[source, held]
         self.lengths[target] = self.lengths[source]
+
+
+def _write(heads: NDArray[np.float32], numbers: NDArray[Any], scales: NDArray[np.float32] | None) -> None:
+    """Store ``(places, num_kv_heads, kv_channels)`` in all rows, rounded as the native decoder rounds."""
+    if scales is None:
+        numbers[:] = heads
+        return
+    largest = np.abs(heads).max(-1)
+    scales[:, : len(heads)] = largest / np.float32(127)
+    factors = np.where(largest > 1e-30, 127 / np.maximum(largest, 1e-30), 0)
+    numbers[:] = np.rint(heads * factors[..., None])
 
 
 def _scales(shape: tuple[int, ...] | None) -> NDArray[np.float32] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +10,17 @@ from numpy.typing import NDArray
 
 from glm3.adapters.mindspore.inference.cache import MindSporeCache
 from glm3.adapters.mindspore.inference.decoder import FloatArray, NativeDecoder
-from glm3.adapters.mindspore.inference.runner import IntArray, NativeRunner
+from glm3.adapters.mindspore.inference.runner import IntArray, NativeRunner, Tables
 from glm3.adapters.mindspore.inference.weights import Weights, weights_of_arrays
 from glm3.adapters.mindspore.network import rotary_tables
 from glm3.domain.errors import InvalidInputError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.model_inputs import check_capacity, check_extension, check_forward
+from glm3.domain.parameter_check import require_shapes
 from glm3.domain.ports.model import KVCache
 from glm3.domain.quantization import PackedWeight, dequantize
-from glm3.domain.tensors import to_float32
+from glm3.domain.tensors import Array, to_float32
+from glm3.domain.training.prefix import PrefixConfig, initial_prefix, prefix_keys_values
 
 __all__ = ["NativeModel"]
 
@@ -31,6 +33,10 @@ class NativeModel:
         self._kv_cache = kv_cache
         self._weights = weights
         self._tables = rotary_tables(config)
+        self._prefix: dict[str, Array] = {}
+        self._learned = np.zeros(
+            (0, config.num_layers, 2, config.num_kv_heads, config.kv_channels), np.float32
+        )
         self._runner = NativeRunner(config, weights_of_arrays(config, weights), NativeDecoder(library))
 
     @property
@@ -39,15 +45,15 @@ class NativeModel:
 
     def new_cache(self, rows: int, capacity: int) -> MindSporeCache:
         check_capacity(self._config, rows, capacity)
-        return MindSporeCache.allocate(self._config, rows, capacity, format_=self._kv_cache)
+        return self._allocate(rows, capacity, self._kv_cache)
 
     def extend(self, cache: KVCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> FloatArray:
-        if not isinstance(cache, MindSporeCache) or cache.prefix:
+        if not isinstance(cache, MindSporeCache) or cache.prefix != len(self._learned):
             raise InvalidInputError(
                 "the cache is another model's", expected="one from new_cache", found=type(cache).__name__
             )
         check_extension(self._config, cache, rows, tokens)
-        return self._runner.extend(cache, rows, tokens, self._tables)
+        return self._runner.extend(cache, rows, tokens, self._cache_tables())
 
     def forward(
         self,
@@ -76,6 +82,24 @@ class NativeModel:
             states[:, row, columns] = found
         return list(states)
 
+    def add_prefix(self, config: PrefixConfig, seed: int = 0) -> None:
+        """See :class:`glm3.domain.ports.training.SupportsPrefix`; nothing is trained here."""
+        if self._prefix:
+            raise InvalidInputError("the model is adapted already", hint="load it anew")
+        self._learn(initial_prefix(self._config, config, seed))
+
+    def adapter_parameters(self) -> dict[str, Array]:
+        return {name: np.array(array) for name, array in self._prefix.items()}
+
+    def set_adapter_parameters(self, parameters: Mapping[str, Array]) -> None:
+        if not self._prefix:
+            raise InvalidInputError("the model has no adapter", hint="add one first")
+        require_shapes(
+            {name: array.shape for name, array in parameters.items()},
+            {name: array.shape for name, array in self._prefix.items()},
+        )
+        self._learn(parameters)
+
     def parameters(self) -> dict[str, FloatArray]:
         """Return what every parameter stands for, in float32: more memory than the model itself."""
         return {
@@ -85,12 +109,27 @@ class NativeModel:
             for name, weight in self._weights.items()
         }
 
+    def _learn(self, parameters: Mapping[str, Array]) -> None:
+        self._prefix = {name: np.array(array, np.float32) for name, array in parameters.items()}
+        self._learned = prefix_keys_values(self._config, self._prefix)
+
+    def _allocate(self, rows: int, capacity: int, format_: str) -> MindSporeCache:
+        cache = MindSporeCache.allocate(self._config, rows, capacity, len(self._learned), format_)
+        cache.write_prefix(self._learned)
+        return cache
+
+    def _cache_tables(self) -> Tables:
+        """Return cos and sin for every place of a cache; the prefix's are not used."""
+        cos, sin = self._tables
+        unused = np.zeros((len(self._learned), cos.shape[1]), np.float32)
+        return (np.concatenate([unused, cos]), np.concatenate([unused, sin])) if len(unused) else self._tables
+
     def _rows(
         self,
         input_ids: IntArray,
         attention_mask: IntArray | None,
         position_ids: IntArray | None,
-        run: Callable[[IntArray, FloatArray, FloatArray], FloatArray],
+        run: Callable[[IntArray, FloatArray, FloatArray, MindSporeCache], FloatArray],
     ) -> Iterator[tuple[int, NDArray[np.int64], FloatArray]]:
         """Run each row without its padding; return which of its columns are real and what they gave."""
         for row, ids in enumerate(input_ids):
@@ -98,4 +137,5 @@ class NativeModel:
             if not len(columns):
                 continue
             places = np.arange(len(columns)) if position_ids is None else position_ids[row, columns]
-            yield row, columns, run(ids[columns], self._tables[0][places], self._tables[1][places])
+            cos, sin = (table[places] for table in self._tables)
+            yield row, columns, run(ids[columns], cos, sin, self._allocate(1, len(columns), "fp32"))

@@ -58,24 +58,25 @@ class NativeRunner:
             cache.lengths[row] += len(ids_)
         return scores
 
-    def score(self, ids: IntArray, cos: FloatArray, sin: FloatArray) -> FloatArray:
-        """Return the scores ``(seq, vocab)`` behind every token of one sequence."""
-        return np.concatenate([scores for scores, _ in self._whole(ids, cos, sin, states=False)])
+    def score(self, ids: IntArray, cos: FloatArray, sin: FloatArray, cache: MindSporeCache) -> FloatArray:
+        """Return the scores ``(seq, vocab)`` behind every token of one sequence, over an empty cache."""
+        return np.concatenate([scores for scores, _ in self._whole(ids, cos, sin, cache, states=False)])
 
-    def states(self, ids: IntArray, cos: FloatArray, sin: FloatArray) -> FloatArray:
+    def states(self, ids: IntArray, cos: FloatArray, sin: FloatArray, cache: MindSporeCache) -> FloatArray:
         """Return the embedding and each block's output of one sequence, ``(num_layers + 1, seq, hidden)``."""
-        return np.concatenate([states for _, states in self._whole(ids, cos, sin, states=True)], axis=1)
+        return np.concatenate(
+            [states for _, states in self._whole(ids, cos, sin, cache, states=True)], axis=1
+        )
 
     def _whole(
-        self, ids: IntArray, cos: FloatArray, sin: FloatArray, *, states: bool
+        self, ids: IntArray, cos: FloatArray, sin: FloatArray, cache: MindSporeCache, *, states: bool
     ) -> Iterator[tuple[FloatArray, FloatArray]]:
-        """Run one sequence over a cache of its own."""
         network = self._weights.refresh()
-        cache = MindSporeCache.allocate(self._config, 1, len(ids))
         for ((_, first, length),) in _parts([len(ids)]):
             part = slice(first, first + length)
             wanted = np.arange(0 if states else length, dtype=np.int32)
-            chunk = Chunk(ids[part].astype(np.int32), [(0, first, length)], cos[part], sin[part], wanted)
+            span = (0, cache.prefix + first, length)
+            chunk = Chunk(ids[part].astype(np.int32), [span], cos[part], sin[part], wanted)
             kept = np.empty(
                 (self._config.num_layers + 1, length if states else 0, self._config.hidden_size), np.float32
             )

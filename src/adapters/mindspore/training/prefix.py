@@ -12,7 +12,13 @@ from glm3.adapters.mindspore.kernels.base import HeadLayout, Tensor
 from glm3.adapters.mindspore.network import ChatGLMNetwork
 from glm3.adapters.mindspore.training.adapter_parameters import AdapterParameters
 from glm3.adapters.mindspore.training.dropout import DropoutKey, KeyedDropout
-from glm3.domain.training.prefix import PREFIX_EMBEDDING, PREFIX_PROJECTION, PrefixConfig, initial_prefix
+from glm3.domain.training.prefix import (
+    PREFIX_EMBEDDING,
+    PREFIX_PROJECTION,
+    PrefixConfig,
+    initial_prefix,
+    prefix_keys_values,
+)
 
 __all__ = ["PrefixEncoder", "PrefixTuning"]
 
@@ -59,18 +65,16 @@ class PrefixTuning(AdapterParameters):
     def __init__(self, network: ChatGLMNetwork, config: PrefixConfig, seed: int) -> None:
         super().__init__(network, initial_prefix(network.config, config, seed))
         self.length = config.length
+        self._config = network.config
         self._encoder = PrefixEncoder(network, self._parameters, config.dropout, self.key)
         self._encoder.set_train(False)
         network.prefix = self._encoder
         self.cos_table = _behind(network.cos_table, config.length)
         self.sin_table = _behind(network.sin_table, config.length)
 
-    def write(self, layers: list[tuple[Tensor, Tensor]]) -> None:
-        """Put the prefix in front of every row of a cache, ``(rows, places, heads, dim)`` each."""
-        made = self._encoder()
-        for i, (keys, values) in enumerate(layers):
-            keys[:, : self.length] = made[2 * i].reshape(self.length, *keys.shape[2:])
-            values[:, : self.length] = made[2 * i + 1].reshape(self.length, *values.shape[2:])
+    def keys_values(self) -> NDArray[np.float32]:
+        """Return what stands in front, ``(length, num_layers, 2, num_kv_heads, kv_channels)``, keys first."""
+        return prefix_keys_values(self._config, self.parameters())
 
 
 def _behind(table: NDArray[np.float32], length: int) -> NDArray[np.float32]:
