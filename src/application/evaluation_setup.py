@@ -16,6 +16,7 @@ from glm3.domain.errors import ConfigError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.ports.backend import LoadOptions
 from glm3.domain.ports.model import LanguageModel, SupportsForward
+from glm3.domain.ports.strategy_store import StrategyStore
 from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.domain.run_config import RunConfig, check_for
 from glm3.domain.run_config.data import DatasetConfig
@@ -110,6 +111,7 @@ class EvaluateService:
     """Evaluate the model of a run on the rows of its ``eval_dataset``."""
 
     models: ModelLoader
+    strategies: StrategyStore
     open_pairs: OpenPairs
     score_texts: ScoreTexts
 
@@ -132,7 +134,7 @@ class EvaluateService:
         dataset = config.eval_dataset
         assert dataset is not None  # noqa: S101  # check_for saw to it
         named = _with_vocabulary(config, dataset)
-        source = predict_source(named, self.models.sources, self.models.stores, download)
+        source = predict_source(named, self.models.sources, self.models.stores, self.strategies, download)
         tokenizer = self.models.tokenizer_of(source)
         require_vocabulary(tokenizer, source.config, source.tokenizer)
         request = evaluation_request(config, tokenizer, self.open_pairs, layout=layout, strict=strict)

@@ -9,10 +9,12 @@ from attrs import evolve
 
 from glm3.application.adapted_source import base_name
 from glm3.application.adapter_folder import is_adapter_folder, read_adapter
+from glm3.application.auto_transform import AutoTransform
 from glm3.application.model_source import ModelSource, ModelSources, ReportProgress
 from glm3.application.run_model import named_weights
 from glm3.domain.errors import ConfigError
 from glm3.domain.ports.checkpoint_store import CheckpointStore
+from glm3.domain.ports.strategy_store import StrategyStore
 from glm3.domain.run_config import RunConfig
 
 __all__ = ["predict_source"]
@@ -22,17 +24,20 @@ def predict_source(
     config: RunConfig,
     sources: ModelSources,
     stores: Sequence[CheckpointStore],
+    strategies: StrategyStore,
     progress: ReportProgress | None = None,
 ) -> ModelSource:
     """Find the weights of a run, its network, its tokenizer and its adapter; random weights answer nothing.
 
-    The folder of an adapter means its base with it.
+    The folder of an adapter means its base with it. The slices of many ranks are merged first.
 
     Raises:
-        ConfigError: the file names no weights, or an adapter whose base is not known.
+        ConfigError: the file names no weights, an adapter whose base is not known, or slices that
+            ``auto_trans_ckpt`` does not allow to merge.
         CheckpointError: an adapter was trained on other weights.
         Glm3Error: see :meth:`ModelSources.resolve_run`.
     """
+    config = AutoTransform(stores=stores, strategies=strategies).apply(config)
     key, name = named_weights(config)
     if name is None:
         raise ConfigError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
+from glm3.application.auto_transform import AutoTransform
 from glm3.application.checkpoint_keeper import SavePolicy
 from glm3.application.evaluate import EvaluateRequest, ScoreTexts
 from glm3.application.evaluation_setup import evaluation_policy, evaluation_request, roomy
@@ -34,6 +35,7 @@ from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.host import Host
 from glm3.domain.ports.model import LanguageModel
+from glm3.domain.ports.strategy_store import StrategyStore
 from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.domain.run_config import RunConfig, check_for
 from glm3.domain.run_config.data import DatasetConfig
@@ -95,6 +97,7 @@ class TrainingPreparation:
 
     sources: ModelSources
     stores: Sequence[CheckpointStore]
+    strategies: StrategyStore
     load_tokenizer: Callable[[Path], Tokenizer]
     open_rows: OpenRows
     open_pairs: OpenPairs
@@ -127,6 +130,8 @@ class TrainingPreparation:
         require_device(config.context.device_target, facts)
         tree = output_tree(config, self.communicator.rank)
         agreement = RankAgreement(self.communicator)
+        transform = AutoTransform(stores=self.stores, strategies=self.strategies, agreement=agreement)
+        config = transform.apply(config, self.communicator.rank, world_size)
         start = find_start(config, self.sources, self.stores, tree, agreement)
         cut = network_cut(config, world_size)
         if cut is not None:
@@ -241,8 +246,6 @@ def _inert_keys(config: RunConfig) -> list[str]:
         notes.append("model_config.pre_seq_len: no prefix is trained without pet_config.pet_type: ptuning2")
     if config.profile:
         notes.append("profile: nothing is profiled")
-    if config.auto_trans_ckpt:
-        notes.append("auto_trans_ckpt: load_checkpoint is read whole, there is nothing to slice")
     if any(callback.async_save for callback in config.callbacks):
         notes.append("callbacks.async_save: training waits for a checkpoint to be on the disk")
     return notes

@@ -67,6 +67,7 @@ class TrainingServices:
         return TrainingPreparation(
             sources=self.models.sources,
             stores=self.stores,
+            strategies=self.strategies,
             load_tokenizer=self.tokenizers,
             open_rows=rows.training,
             open_pairs=rows.pairs,
@@ -107,7 +108,12 @@ class TrainingServices:
 
     def evaluation(self) -> EvaluateService:
         """Return what evaluates."""
-        return EvaluateService(models=self.models, open_pairs=self._rows().pairs, score_texts=self._scores())
+        return EvaluateService(
+            models=self.models,
+            strategies=self.strategies,
+            open_pairs=self._rows().pairs,
+            score_texts=self._scores(),
+        )
 
     def _rows(self) -> DatasetOpener:
         return DatasetOpener(

@@ -171,6 +171,7 @@ def service(folder: Path, *, backend: ModelBackend | None = None, **preparation:
     parts: dict[str, Any] = {
         "sources": OneModel(folder / "small"),
         "stores": [SafetensorsStore(), MindSporeCheckpointStore()],
+        "strategies": FileStrategyStore(),
         "load_tokenizer": lambda _: ByteTokenizer(),
         "open_rows": open_pairs,
         "open_pairs": lambda dataset, strict: Pairs(PAIRS[:3]),

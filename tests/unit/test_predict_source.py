@@ -9,6 +9,7 @@ import pytest
 
 from glm3.adapters.hub.catalog import PublishedModels
 from glm3.adapters.hub.http_downloader import HttpDownloader
+from glm3.adapters.strategy.store import FileStrategyStore
 from glm3.adapters.yaml.run_config_reader import YamlRunConfigReader
 from glm3.application.model_source import ModelSource, ModelSources
 from glm3.application.predict_source import predict_source
@@ -31,7 +32,7 @@ def found(*overrides: str, downloads: Path = Path("nowhere")) -> ModelSource:
     reader = YamlRunConfigReader()
     catalog = PublishedModels(REPOSITORY / "src/resources", downloads)
     sources = ModelSources(catalog, HttpDownloader(offline=True), reader)
-    return predict_source(reader.read(PREDICT, overrides), sources, [])
+    return predict_source(reader.read(PREDICT, overrides), sources, [], FileStrategyStore())
 
 
 def test_a_folder_brings_its_shape_and_the_file_decides_generation(folder: Path) -> None:

@@ -51,10 +51,15 @@ def open_run(settings: Settings, config: RunConfig) -> LoadedModel:
     from glm3.application.load_model import LoadedModel
     from glm3.application.predict_source import predict_source
 
-    models = container(settings).models()
+    services = container(settings)
+    models = services.models()
     with progress("downloading") as report:
         source = predict_source(
-            config, models.sources, models.stores, lambda file, done, total: report(done, total, file)
+            config,
+            models.sources,
+            models.stores,
+            services.strategies(),
+            lambda file, done, total: report(done, total, file),
         )
     note(f"loading {source.weights} ...")
     tokenizer = models.tokenizer_of(source)
