@@ -1,0 +1,99 @@
+"""Drive a scheduler by hand, and keep what requests are told."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from glm3.domain.conversation import FinishReason
+from glm3.domain.engine.job import Job
+from glm3.domain.engine.limits import EngineLimits
+from glm3.domain.engine.request import Cancelled, EngineRequest, Event, Failed, Produced, Started
+from glm3.domain.engine.scheduler import Scheduler, Step
+from glm3.domain.errors import Glm3Error
+from glm3.domain.ports.engine_observer import EngineObserver, Silent
+from glm3.domain.ports.model import LanguageModel
+
+
+@define
+class Told:
+    """Everything one request was told."""
+
+    events: list[Event] = field(factory=list)
+
+    @property
+    def ids(self) -> list[int]:
+        return [event.id for event in self.events if isinstance(event, Produced)]
+
+    @property
+    def cached(self) -> int:
+        return next(event.cached_tokens for event in self.events if isinstance(event, Started))
+
+    @property
+    def started(self) -> bool:
+        return any(isinstance(event, Started) for event in self.events)
+
+    @property
+    def error(self) -> Glm3Error | None:
+        return next((event.error for event in self.events if isinstance(event, Failed)), None)
+
+    @property
+    def reason(self) -> FinishReason | None:
+        """Return how it ended, after checking that it ended once."""
+        ends = [event for event in self.events if is_end(event)]
+        assert len(ends) <= 1
+        assert not ends or self.events[-1] is ends[0]
+        if not ends or isinstance(ends[0], Failed | Started):
+            return None
+        return FinishReason.CANCELLED if isinstance(ends[0], Cancelled) else ends[0].finish_reason
+
+    @property
+    def ended(self) -> bool:
+        return any(map(is_end, self.events))
+
+
+def is_end(event: Event) -> bool:
+    return isinstance(event, Failed | Cancelled) or (
+        isinstance(event, Produced) and event.finish_reason is not None
+    )
+
+
+class Desk:
+    """A scheduler, its model and a clock that ticks once a step."""
+
+    def __init__(
+        self, model: LanguageModel, limits: EngineLimits, observer: EngineObserver | None = None
+    ) -> None:
+        self.model = model
+        self.tokens = min(limits.slot_tokens, model.config.seq_length)
+        self.scheduler = Scheduler(model.new_cache(limits.slots, self.tokens), limits, observer or Silent())
+        self.now = 0.0
+        self.steps: list[Step] = []
+
+    def submit(self, request: EngineRequest) -> tuple[Job, Told]:
+        told = Told()
+        job = Job(self.model, self.tokens, request, told.events.append, self.now)
+        self.scheduler.enqueue(job)
+        return job, told
+
+    def step(self) -> Step | None:
+        """Let the model take one step; return it, or None when there is nothing to do."""
+        step = self.scheduler.plan(self.now)
+        self.now += 1
+        if step is None:
+            return None
+        self.steps.append(step)
+        try:
+            scores = self.model.extend(self.scheduler.cache, step.rows, step.tokens)
+        except Glm3Error as error:
+            self.scheduler.fail(step, error, self.now)
+        else:
+            self.scheduler.take(step, scores, self.now, 0.001)
+        return step
+
+    def finish(self, most: int = 2000) -> None:
+        """Step until there is nothing to do."""
+        for _ in range(most):
+            if self.step() is None:
+                assert self.scheduler.idle
+                return
+        raise AssertionError("the scheduler does not come to an end")
