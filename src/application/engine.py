@@ -40,9 +40,6 @@ class Engine:
         model: used by that thread only.
         limits: the fixed budget; ``slot_tokens`` is cut to the model's context.
         observer: told what happens, from that thread.
-
-    Raises:
-        InvalidInputError: a limit makes no sense.
     """
 
     def __init__(

@@ -1,0 +1,141 @@
+"""The pieces of the engine: turns, rows and chunks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glm3.adapters.memory.scripted_model import ScriptedCache
+from glm3.domain.engine.chunk_budget import ChunkBudget
+from glm3.domain.engine.fair_queue import FairQueue
+from glm3.domain.engine.kv_rows import KVRows, common_prefix
+from glm3.domain.engine.limits import EngineLimits, slots_within
+from glm3.domain.errors import OverloadedError
+from glm3.domain.model_config import ModelConfig
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers()), max_size=30))
+def test_every_item_comes_out_once_and_a_clients_own_in_order(items):
+    queue = FairQueue(30)
+    for client, value in items:
+        queue.push(client, (client, value))
+    out = [queue.pop({}) for _ in range(len(items))]
+    assert sorted(out) == sorted(items)
+    for client in "abcd":
+        assert [v for c, v in out if c == client] == [v for c, v in items if c == client]
+    assert len(queue) == 0
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=30))
+def test_among_equals_nobody_is_passed_twice(clients):
+    queue = FairQueue(30)
+    for client in clients:
+        queue.push(client, client)
+    out = [queue.pop({}) for _ in clients]
+    for client in set(clients):
+        gap = out.index(client)
+        assert gap < len(set(clients))
+
+
+def test_who_is_served_least_is_next():
+    queue = FairQueue(5)
+    for client in "ab":
+        queue.push(client, client)
+    assert queue.pop({"a": 3, "b": 1}) == "b"
+
+
+def test_items_are_taken_out_of_the_queue():
+    queue = FairQueue(4)
+    for client, value in (("a", 1), ("a", 2), ("b", 3)):
+        queue.push(client, value)
+    assert queue.remove(lambda value: value != 2) == [1, 3]
+    assert (list(queue), len(queue)) == ([2], 1)
+
+
+def test_free_places_are_beyond_the_bound():
+    queue = FairQueue(0)
+    queue.push("a", 1, free=1)
+    with pytest.raises(OverloadedError):
+        queue.push("a", 2, free=1)
+
+
+short_ids = st.lists(st.integers(0, 2), min_size=1, max_size=40)
+
+
+@given(short_ids, short_ids)
+def test_the_common_prefix_is_the_longest(one, other):
+    length = common_prefix(np.array(one, np.int32), np.array(other, np.int32))
+    assert one[:length] == other[:length]
+    assert length == min(len(one), len(other)) or one[length] != other[length]
+
+
+@given(st.data())
+def test_a_claimed_row_holds_a_beginning_of_the_prompt_and_the_cache_agrees(data):
+    cache = ScriptedCache(data.draw(st.integers(1, 4)), 64)
+    rows = KVRows(cache)
+    held: dict[int, list[int]] = {}
+    for _ in range(data.draw(st.integers(1, 20))):
+        if held and (rows.free == 0 or data.draw(st.booleans())):
+            row = data.draw(st.sampled_from(sorted(held)))
+            del held[row]
+            if data.draw(st.integers(0, 3)) == 0:
+                rows.forget(row)
+            rows.release(row)
+            continue
+        prompt = data.draw(short_ids)
+        best = rows.best_prefix(np.array(prompt, np.int32))
+        row, kept = rows.claim(np.array(prompt, np.int32))
+        assert row not in held
+        assert kept <= best < len(prompt)
+        assert cache.ids[row] == prompt[:kept]
+        rest = prompt[kept:]
+        cache.ids[row].extend(rest)
+        rows.append(row, rest)
+        held[row] = prompt
+        assert all(cache.ids[other] == ids for other, ids in held.items())
+        assert rows.tokens == sum(map(len, cache.ids))
+
+
+def test_what_a_failed_call_left_in_the_cache_is_dropped():
+    cache = ScriptedCache(1, 64)
+    rows = KVRows(cache)
+    row, _ = rows.claim(np.array([1, 2], np.int32))
+    cache.ids[row].extend([1, 2, 9])
+    rows.append(row, [1, 2])
+    rows.release(row)
+    assert rows.claim(np.array([1, 2, 3], np.int32)) == (0, 2)
+    assert cache.ids == [[1, 2]]
+
+
+def test_chunks_are_as_long_as_a_step_may_take():
+    budget = ChunkBudget(largest=512, step_seconds=0.5)
+    assert budget.tokens(answers_run=False) == 512
+    first = budget.tokens(answers_run=True)
+    assert 16 <= first < 512
+    budget.observe(64, seconds=0.8)  # 80 tokens a second
+    assert budget.tokens(answers_run=True) == 40
+    for _ in range(30):
+        budget.observe(64, seconds=10.0)
+    assert budget.tokens(answers_run=True) == 16
+    for _ in range(60):
+        budget.observe(512, seconds=0.01)
+    assert budget.tokens(answers_run=True) == 512
+    budget.observe(3, seconds=100.0)  # says nothing about prompts
+    assert budget.tokens(answers_run=True) == 512
+
+
+def test_slots_follow_the_memory():
+    config = ModelConfig()  # 28 layers, 2 groups of 128: 57,344 bytes a token
+    assert slots_within(4 * 2**30, config, 8192) == 9
+    assert slots_within(1, config, 8192) == 1
+    assert slots_within(2**60, config, 8192) == 64
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"slots": 0}, {"slot_tokens": 1}, {"queue": -1}, {"prefill_chunk": 0}, {"step_seconds": 0.0}]
+)
+def test_limits_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        EngineLimits(**wrong)
