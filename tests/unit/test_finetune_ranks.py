@@ -13,8 +13,10 @@ from glm3.adapters.memory.journal import MemoryJournal
 from glm3.adapters.memory.thread_communicator import ThreadWorld
 from glm3.adapters.msckpt.store import MindSporeCheckpointStore
 from glm3.adapters.strategy.store import FileStrategyStore
+from glm3.application.auto_transform import AutoTransform
 from glm3.application.finetune import FinetuneRequest
-from glm3.domain.errors import ConfigError, MultipleFaultsError
+from glm3.application.rank_agreement import RankAgreement
+from glm3.domain.errors import ConfigError, Glm3Error, MultipleFaultsError
 from glm3.domain.parameters import to_mindspore_name
 from glm3.domain.training.run_events import RunStarted, StepDone
 from support.finetune import NETWORK, OneModel, run_config, service, weights_in
@@ -190,3 +192,69 @@ def test_evaluation_is_done_once_and_decides_for_all(tmp_path):
     assert best[0].replace("rank_0", "rank_1") == best[1]
     record = json.loads((tmp_path / "output/checkpoint/rank_1/run.json").read_text())
     assert (record["rank"], record["sharing"]) == (1, 2)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_merged_parts_go_on_as_another_number_of_ranks(tmp_path, alone, size):
+    expected, _ = alone
+    train(tmp_path, 2, "first", stop_at=3)
+    resumed = train(
+        tmp_path,
+        size,
+        "second",
+        resume_training=True,
+        load_checkpoint=str(tmp_path / "first/checkpoint"),
+        auto_trans_ckpt=True,
+    )
+    for _, journal in resumed:
+        assert losses(journal) == pytest.approx(expected[3:], rel=1e-5)
+    made = tmp_path / "second/transformed_checkpoint"
+    assert (made / "transform_succeed_rank_0.txt").is_file()
+    assert json.loads((made / "rank_0/run.json").read_text()).get("sharing") is None
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("kind", ["checkpoint", "checkpoint_network"])
+def test_a_run_starts_from_merged_parts_as_from_the_finished_model(tmp_path, size, kind):
+    train(tmp_path, 2, "first")
+    fresh = train(tmp_path, size, "model", load_checkpoint=str(tmp_path / "first/model"))
+    merged = train(
+        tmp_path, size, "parts", load_checkpoint=str(tmp_path / "first" / kind), auto_trans_ckpt=True
+    )
+    assert [losses(journal) for _, journal in merged] == [losses(journal) for _, journal in fresh]
+
+
+def test_parts_are_not_taken_for_a_model_unless_merging_is_allowed(tmp_path):
+    train(tmp_path, 2, "first")
+    with pytest.raises(ConfigError, match="cut into slices of 2 ranks") as caught:
+        train(tmp_path, 1, "second", load_checkpoint=str(tmp_path / "first/checkpoint"))
+    assert (caught.value.field, caught.value.expected) == ("auto_trans_ckpt", True)
+
+
+def test_every_rank_ends_when_the_first_cannot_merge(tmp_path):
+    train(tmp_path, 2, "first")
+    shutil.rmtree(tmp_path / "first/checkpoint/rank_1")
+    keys = {"load_checkpoint": str(tmp_path / "first/checkpoint"), "auto_trans_ckpt": True}
+    ended: list[BaseException] = []
+
+    def body(communicator):
+        config = run_config(tmp_path / "second", **PARALLEL | keys)
+        transform = AutoTransform(
+            stores=[MindSporeCheckpointStore()],
+            strategies=FileStrategyStore(),
+            agreement=RankAgreement(communicator),
+        )
+        try:
+            transform.apply(config, communicator.rank, communicator.world_size)
+        except Glm3Error as error:
+            ended.append(error)
+
+    ThreadWorld(3, timeout=20).run(body)
+    assert sorted(type(error).__name__ for error in ended) == [
+        "CheckpointError",
+        "CheckpointError",
+        "MultipleFaultsError",
+    ]
+    assert {str(error).count("rank 0 could not merge") for error in ended} == {0, 1}
+    marker = tmp_path / "second/transformed_checkpoint/transform_failed_rank_0.txt"
+    assert "no folder of rank 1" in marker.read_text()
