@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 
 from glm3.application.adapted_source import base_name
@@ -11,13 +12,16 @@ from glm3.application.checkpoint_stores import config_beside
 from glm3.application.model_source import ModelSources
 from glm3.domain.host import HostFacts
 from glm3.domain.model_config import ModelConfig
+from glm3.domain.parameters import parameter_shapes
 from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.run_config import RunConfig
-from glm3.domain.training.adapters import trained_count
+from glm3.domain.tensors import DType
+from glm3.domain.training.adapters import AdapterConfig, trained_count, trained_shapes
 from glm3.domain.training.batch_plan import BatchPlan
 from glm3.domain.training.memory_plan import DEVICE, HOST, MemoryPlan, plan_memory
 from glm3.domain.training.prefix import PrefixConfig
-from glm3.domain.training.setup import adapter_config, train_options
+from glm3.domain.training.setup import adapter_config, network_cut, train_options
+from glm3.domain.training.shares import shared_rows
 
 __all__ = ["memory_plan", "plan_run"]
 
@@ -56,7 +60,6 @@ def memory_plan(config: RunConfig, network: ModelConfig, facts: HostFacts, world
     """Return the plan of one rank of a run that trains ``network``, on the device that the run names."""
     batch, adapter = BatchPlan.of(config, world_size), adapter_config(config)
     on_device = config.context.device_target == "Ascend"
-    shared = config.use_parallel and config.parallel.enable_parallel_optimizer
     limit = config.context.max_device_memory
     if on_device:
         available = int(float(limit.removesuffix("GB")) * (1 << 30)) if limit else None
@@ -67,7 +70,7 @@ def memory_plan(config: RunConfig, network: ModelConfig, facts: HostFacts, world
         train_options(config),
         rows=batch.rows_per_pass,
         seq_length=_row_length(config, network),
-        accumulates=batch.passes > 1 or world_size > 1,
+        accumulates=batch.passes > 1,
         fused=on_device or facts.compiler is not None,
         activation_bytes=network.compute_dtype.itemsize if on_device else 4,
         place=DEVICE if on_device else HOST,
@@ -75,5 +78,18 @@ def memory_plan(config: RunConfig, network: ModelConfig, facts: HostFacts, world
         trained=None if adapter is None else trained_count(network, adapter),
         prefix=adapter.length if isinstance(adapter, PrefixConfig) else 0,
         kv_rows=config.runner_config.batch_size if config.do_eval else 0,
-        shards=config.parallel_config.data_parallel if shared else 1,
+        shards=batch.data_ranks,
+        shared=_shared_count(config, network, adapter, world_size),
     )
+
+
+def _shared_count(
+    config: RunConfig, network: ModelConfig, adapter: AdapterConfig | None, world_size: int
+) -> int:
+    """Return how many of the trained numbers are in parameters whose states ranks share."""
+    cut = network_cut(config, world_size)
+    if cut is None:
+        return 0
+    shapes = parameter_shapes(network) if adapter is None else trained_shapes(network, adapter)
+    itemsize = network.param_init_type.itemsize if adapter is None else DType.FLOAT32.itemsize
+    return sum(prod(shapes[name]) for name in shared_rows(cut, shapes, dict.fromkeys(shapes, itemsize), 0))

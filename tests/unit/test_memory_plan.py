@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,14 @@ from attrs import evolve
 from glm3.adapters.memory.host import healthy_facts
 from glm3.application.plan import memory_plan
 from glm3.domain.errors import BackendError
+from glm3.domain.layout.network_cut import NetworkCut
 from glm3.domain.model_config import ModelConfig
+from glm3.domain.parameters import parameter_shapes
 from glm3.domain.run_config import RunConfig
 from glm3.domain.tensors import DType
 from glm3.domain.training.memory_plan import DEVICE, HOST, MemoryPlan, parameter_count, plan_memory
 from glm3.domain.training.options import TrainOptions
+from glm3.domain.training.shares import shared_rows
 from support.finetune import run_config
 
 SIX_B = ModelConfig(param_init_type="float16", compute_dtype="float16", seq_length=192)
@@ -101,10 +105,45 @@ def test_adapters_take_no_state_for_what_is_frozen() -> None:
     assert found.optimizer == 8 * 10**6
 
 
-def test_ranks_share_weights_and_optimizer() -> None:
-    alone, shared = plan(SIX_B), plan(SIX_B, shards=8)
-    assert shared.optimizer * 8 == alone.optimizer
-    assert shared.weights * 8 == alone.weights
+def test_ranks_share_the_optimizers_states_and_have_weights_whole() -> None:
+    """Each keeps two moments and a copy of its rows, and the sum of gradients of these rows."""
+    count = parameter_count(SIX_B)
+    copies, shared = plan(SIX_B, shards=8), plan(SIX_B, shards=8, shared=count)
+    assert shared.optimizer == count * 12 // 8
+    assert copies.optimizer == count * 8 == plan(SIX_B).optimizer
+    assert shared.weights == copies.weights == plan(SIX_B).weights
+    assert copies.gradients - shared.gradients == count * 4 - count // 8 * 4
+
+
+@pytest.mark.parametrize(
+    ("ranks", "shared", "measured"),
+    [(1, False, 1.43e9), (2, False, 1.60e9), (2, True, 1.49e9), (4, False, 1.55e9), (4, True, 1.26e9)],
+)
+def test_the_plan_of_a_rank_lies_within_a_tenth_of_what_was_measured(
+    ranks: int, shared: bool, measured: float
+) -> None:
+    """Peaks of benchmarks/scale_out.py."""
+    config = small(
+        num_layers=8,
+        padded_vocab_size=4096,
+        hidden_size=640,
+        ffn_hidden_size=1706,
+        kv_channels=64,
+        num_attention_heads=10,
+        multi_query_group_num=2,
+        param_init_type="float32",
+    )
+    shapes = parameter_shapes(config)
+    cut = NetworkCut(data_parallel=ranks, optimizer_parallel=shared)
+    parts = shared_rows(cut, shapes, dict.fromkeys(shapes, 4), 0)
+    found = plan(
+        config,
+        rows=4 // ranks,
+        seq_length=128,
+        shards=ranks,
+        shared=sum(prod(shapes[name]) for name in parts),
+    )
+    assert found.total == pytest.approx(measured, rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """How much memory a training step takes, from the configuration alone.
 
 All figures are bytes of one rank. Per parameter: its weight, a float32 gradient, two float32 moments, and a
-float32 master copy where the optimizer keeps one. Per position and layer, in floats, with H hidden_size, F
-ffn_hidden_size, Q rows of the joint projection, A attention_size, V padded_vocab_size:
+float32 master copy where the optimizer keeps one. Several ranks also have a float32 sum of gradients. Of a
+parameter whose states they share, sum and moments are of a rank's rows alone, and so is a float32 copy. Per
+position and layer, in floats, with H hidden_size, F ffn_hidden_size, Q rows of the joint projection, A
+attention_size, V padded_vocab_size:
 
 - fused kernels keep ``5 H + Q + 2 A + 3 F``, stock operators 2.5 times that and 5 rows of scores per head;
 - the layer at work needs ``3 F`` more, and the loss 2 V floats (stock: 3 V);
@@ -136,14 +138,15 @@ def plan_memory(
     kv_rows: int = 0,
     prefix: int = 0,
     shards: int = 1,
+    shared: int = 0,
 ) -> MemoryPlan:
     """Return the plan of one rank that computes ``rows`` sequences of ``seq_length`` at once.
 
     ``trained`` counts the trainable parameters, all by default. ``accumulates`` keeps a sum of gradients
     besides those of one pass. ``fused`` tells the kernel set. ``activation_bytes`` is 2 where the network
-    computes in half precision. ``kv_rows`` are answered at once by an
-    evaluation. ``prefix`` places stand in front of every layer's keys and values, which the stock operators
-    attend to. ``shards`` ranks share weights, gradients and optimizer.
+    computes in half precision. ``kv_rows`` are answered at once by an evaluation. ``prefix`` places stand in
+    front of every layer's keys and values, which the stock operators attend to. ``shards`` ranks share the
+    optimizer's states of ``shared`` of the trained parameters; weights and gradients each has whole.
     """
     count = parameter_count(config)
     trained = count if trained is None else trained
@@ -152,7 +155,7 @@ def plan_memory(
     kernels = _FUSED if fused else _STOCK
     on_device = place == DEVICE
     recompute = options.recompute and kernels.recomputes
-    gradients = trained * _FLOAT // shards
+    gradients = trained * _FLOAT
     floats = _floats_per_position(config, seq_length, kernels, recompute, prefix)
     activations = int(activation_bytes * rows * seq_length * floats)
     if activations > gradients:
@@ -160,13 +163,17 @@ def plan_memory(
     else:
         activations = int(activations * _OVERLAP)
     if accumulates:
-        gradients += int(trained * _FLOAT * _ACCUMULATION) // shards
+        gradients += int(trained * _FLOAT * _ACCUMULATION)
+    share = shared if shards > 1 else 0
+    if shards > 1:
+        gradients += (trained - share + share // shards) * _FLOAT
+    states = (trained - share) * (2 * _FLOAT + master) + share * 3 * _FLOAT // shards
     kv_values = 2 * config.num_layers * config.num_kv_heads * config.kv_channels
     return MemoryPlan(
         place=place,
-        weights=count * stored // shards,
+        weights=count * stored,
         gradients=gradients,
-        optimizer=trained * (2 * _FLOAT + master) // shards,
+        optimizer=states,
         activations=activations,
         graph=0
         if on_device
