@@ -9,6 +9,7 @@ from pathlib import Path
 from attrs import define, field, frozen
 
 from glm3.domain.atomic_write import staged_file, write_durably
+from glm3.domain.checksums import crc32, drop_checksums, write_checksums
 from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.positional_io import storage_errors
 from glm3.domain.tensors import Array, TensorSpec
@@ -35,9 +36,9 @@ class CheckpointKeeper:
     """Save the states of one run of one rank under ``prefix``.
 
     A checkpoint appears whole or not at all, and an older one goes only when the new one is on the disk of
-    every rank, which ``wait`` waits for; the one that ``best`` points to stays. ``companions`` (content by
-    name) lie beside the checkpoints, ``model_files`` beside the weights alone and make a model folder of
-    theirs.
+    every rank, which ``wait`` waits for; the one that ``best`` points to stays. Its checksums lie beside
+    each, for those who merge. ``companions`` (content by name) lie beside the checkpoints, ``model_files``
+    beside the weights alone and make a model folder of theirs.
     """
 
     tree: OutputTree
@@ -97,9 +98,13 @@ class CheckpointKeeper:
         """Write a file; the tensors are gone through twice, so that only one need be in memory."""
         begun = time.monotonic()
         specs = [spec for spec, _ in tensors()]
+        sums: dict[str, int] = {}
+        drop_checksums(path)
         with self.store.create(path, specs) as writer:
             for spec, array in tensors():
                 writer.write(spec.name, array)
+                sums[spec.name] = crc32(array)
+        write_checksums(path, sums)
         return CheckpointSaved(
             step=step,
             path=path,
@@ -119,6 +124,7 @@ class CheckpointKeeper:
             own = [folder / name.file_name for name in names if name.prefix == self.prefix]
             for path in own[: -self.policy.keep]:
                 if path != best:
+                    drop_checksums(path)
                     path.unlink(missing_ok=True)
 
 

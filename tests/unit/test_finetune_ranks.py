@@ -16,6 +16,7 @@ from glm3.adapters.strategy.store import FileStrategyStore
 from glm3.application.auto_transform import AutoTransform
 from glm3.application.finetune import FinetuneRequest
 from glm3.application.rank_agreement import RankAgreement
+from glm3.domain.checksums import read_checksums, tensor_crc32
 from glm3.domain.errors import ConfigError, Glm3Error, MultipleFaultsError
 from glm3.domain.parameters import to_mindspore_name
 from glm3.domain.training.run_events import RunStarted, StepDone
@@ -102,6 +103,7 @@ def test_each_rank_saves_its_part_and_how_it_was_cut(tmp_path):
     cut = 0
     for rank, part in enumerate(parts):
         with MindSporeCheckpointStore().open(part) as reader:
+            assert read_checksums(part) == {name: tensor_crc32(reader, name) for name in reader.tensors}
             for name, array in whole.items():
                 name = to_mindspore_name(name)
                 box = job.slices(name, array.shape, rank)
