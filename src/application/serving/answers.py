@@ -149,7 +149,6 @@ class AnswerStream:
             self.cancel()
             return
         if reader.finished:
-            self._tickets[choice].cancel()  # at a stop string the engine goes on until it is told
             self._count_down()
 
     def _count_down(self) -> None:

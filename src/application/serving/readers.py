@@ -16,11 +16,12 @@ from glm3.application.serving.records import (
 from glm3.domain.conversation import FinishReason, Reply, ToolCall
 from glm3.domain.detokenizer import IncrementalDetokenizer
 from glm3.domain.engine.request import Produced
+from glm3.domain.generation import StopCheck
 from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.domain.reply_stream import ReplyStream
 from glm3.domain.response import INTERPRETER, visible
 
-__all__ = ["AnswerReader", "ChatReader", "CompletionReader"]
+__all__ = ["AnswerReader", "ChatReader", "CompletionReader", "chat_stop_check", "completion_stop_check"]
 
 
 class AnswerReader(Protocol):
@@ -115,6 +116,35 @@ class CompletionReader:
             text += self._detokenizer.finish()
         deltas: list[Delta] = [TextDelta(self._choice, text, self._logprobs.take())] if text else []
         return deltas if reason is None else [*deltas, FinishDelta(self._choice, reason)]
+
+
+def chat_stop_check(tokenizer: Tokenizer, stop_strings: Sequence[str]) -> StopCheck | None:
+    """Return what tells the engine that a stop string is complete in a chat's text; None without any.
+
+    It reads the answer a second time, in the engine's thread, so that the engine stops at once and not when
+    the reader has come so far.
+    """
+    stream = ReplyStream(tokenizer, stop_strings)
+
+    def check(token_id: int) -> bool:
+        stream.push(token_id)
+        return stream.stopped
+
+    return check if stop_strings else None
+
+
+def completion_stop_check(
+    tokenizer: Tokenizer, stop_strings: Sequence[str], prompt: Sequence[int]
+) -> StopCheck | None:
+    """Return the same for the continuation of ``prompt``."""
+    detokenizer = IncrementalDetokenizer(tokenizer, stop_strings)
+    detokenizer.follow(prompt)
+
+    def check(token_id: int) -> bool:
+        detokenizer.push(token_id)
+        return detokenizer.stopped
+
+    return check if stop_strings else None
 
 
 class _Logprobs:

@@ -12,7 +12,12 @@ from attrs import evolve
 from glm3.application.engine import Engine
 from glm3.application.serving.answers import AnswerStream, Asked, LoopInbox
 from glm3.application.serving.limits import ServiceLimits
-from glm3.application.serving.readers import ChatReader, CompletionReader
+from glm3.application.serving.readers import (
+    ChatReader,
+    CompletionReader,
+    chat_stop_check,
+    completion_stop_check,
+)
 from glm3.application.serving.records import (
     ChatRequest,
     CompletionRequest,
@@ -90,6 +95,7 @@ class ChatService:
                     top_logprobs=request.top_logprobs,
                     time_limit=self._time_limit(request.time_limit),
                     openings=openings,
+                    stop_check=chat_stop_check(self._tokenizer, options.stop_strings),
                 ),
                 ChatReader(self._tokenizer, choice, options.stop_strings, offers_tools=offers_tools),
             )
@@ -117,6 +123,7 @@ class ChatService:
                     choice=choice,
                     top_logprobs=request.top_logprobs,
                     time_limit=self._time_limit(request.time_limit),
+                    stop_check=completion_stop_check(self._tokenizer, options.stop_strings, ids),
                 )
                 reader = CompletionReader(self._tokenizer, place, options.stop_strings, ids)
                 asked.append(Asked(engine_request, reader))

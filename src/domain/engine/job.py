@@ -39,7 +39,13 @@ class Job:
         self.request = request
         self._listener = listener
         self.decoding = DecodingRow(
-            model, request.prompt, options, context, row=request.choice, openings=request.openings
+            model,
+            request.prompt,
+            options,
+            context,
+            row=request.choice,
+            stop_check=request.stop_check,
+            openings=request.openings,
         )
         self.prompt: NDArray[np.int32] = np.array(self.decoding.prompt, np.int32)
         self.submitted = now

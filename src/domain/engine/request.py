@@ -8,7 +8,7 @@ from attrs import field, frozen
 
 from glm3.domain.conversation import FinishReason
 from glm3.domain.errors import Glm3Error
-from glm3.domain.generation import GenerationConfig
+from glm3.domain.generation import GenerationConfig, StopCheck
 
 __all__ = ["Cancelled", "EngineRequest", "Event", "Failed", "Listener", "Produced", "Started"]
 
@@ -33,6 +33,7 @@ class EngineRequest:
         top_logprobs: how many likeliest alternatives to report with each token; needs ``options.logprobs``.
         time_limit: seconds from submission within which the answer must be complete.
         openings: the answer must begin with one of these sequences of ids; empty leaves it free.
+        stop_check: told each id that is no stop id, in the engine's thread; true makes it the last.
     """
 
     prompt: tuple[int, ...] = field(converter=_as_ids)
@@ -42,6 +43,7 @@ class EngineRequest:
     top_logprobs: int = 0
     time_limit: float | None = None
     openings: tuple[tuple[int, ...], ...] = field(default=(), converter=_as_sequences)
+    stop_check: StopCheck | None = None
 
 
 @frozen

@@ -1,0 +1,110 @@
+"""A real HTTP server on loopback over a model of the test's choice, in threads of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from attrs import frozen
+
+from glm3.adapters.memory.byte_tokenizer import ByteTokenizer
+from glm3.adapters.memory.scripted_model import ScriptedModel, reply_scores
+from glm3.adapters.prometheus.serving_metrics import ServingMetrics
+from glm3.application.engine import Engine
+from glm3.application.serving.access import AccessPolicy
+from glm3.application.serving.lifecycle import Lifecycle
+from glm3.application.serving.limits import ServiceLimits
+from glm3.application.serving.service import ChatService
+from glm3.domain.conversation import Message, Role
+from glm3.domain.engine.limits import EngineLimits
+from glm3.domain.ports.model import LanguageModel
+from glm3.domain.ports.tokenizer import Tokenizer
+from glm3.domain.prompt import PromptBuilder
+from glm3.entrypoints.http.app import build_app
+from glm3.entrypoints.http.server import HttpServer
+from glm3.entrypoints.http.settings import HttpSettings
+from glm3.entrypoints.serving.address import Address, bind
+
+TOKENIZER = ByteTokenizer()
+
+
+def replies_model(*replies: str | Message | Sequence[Message], seq_length: int = 4096) -> ScriptedModel:
+    """Return a model that reads out ``replies``, one for each ``<|assistant|>`` of its prompt.
+
+    Several messages make one answer of several parts; one that ends in a call ends as calls do.
+    """
+    special = TOKENIZER.special_tokens
+    builder = PromptBuilder(TOKENIZER)
+
+    def ids(reply: str | Message | Sequence[Message]) -> list[int]:
+        if isinstance(reply, str):
+            reply = Message(Role.ASSISTANT, reply)
+        messages = [reply] if isinstance(reply, Message) else list(reply)
+        body = [token for message in messages for token in builder.message_ids(message)][1:]
+        return [*body, special.observation if messages[-1].metadata else special.user]
+
+    scores = reply_scores(
+        [ids(reply) for reply in replies],
+        special.vocab_size,
+        start_id=special.assistant,
+        end_id=special.user,
+    )
+    return ScriptedModel(scores, special.vocab_size, seq_length=seq_length)
+
+
+@contextmanager
+def service_of(
+    model: LanguageModel,
+    *,
+    tokenizer: Tokenizer = TOKENIZER,
+    engine: EngineLimits | None = None,
+    limits: ServiceLimits | None = None,
+) -> Iterator[tuple[ChatService, Engine]]:
+    """Run an engine for the duration of the block."""
+    running = Engine(model, engine or EngineLimits(slots=4, slot_tokens=4096))
+    thread = running.start()
+    try:
+        yield ChatService(running, tokenizer, ["scripted", "alias"], limits), running
+    finally:
+        running.stop()
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+
+
+@frozen
+class Served:
+    """A running server and what is behind it."""
+
+    url: str
+    engine: Engine
+    lifecycle: Lifecycle
+    metrics: ServingMetrics
+
+
+@contextmanager
+def serving(
+    model: LanguageModel,
+    *,
+    tokenizer: Tokenizer = TOKENIZER,
+    engine: EngineLimits | None = None,
+    limits: ServiceLimits | None = None,
+    access: AccessPolicy | None = None,
+    settings: HttpSettings | None = None,
+) -> Iterator[Served]:
+    """Run a server for the duration of the block."""
+    with service_of(model, tokenizer=tokenizer, engine=engine, limits=limits) as (service, running):
+        lifecycle, metrics = Lifecycle(), ServingMetrics()
+        lifecycle.ready(service)
+        metrics.watch(service.stats)
+        app = build_app(lifecycle, access or AccessPolicy(), metrics, settings or HttpSettings())
+        server = HttpServer(app, bind(Address("127.0.0.1", 0)))
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+        thread.start()
+        try:
+            yield Served(server.url, running, lifecycle, metrics)
+        finally:
+            server.stop()
+            thread.join(timeout=15)
+            assert not thread.is_alive()
