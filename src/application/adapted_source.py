@@ -21,6 +21,7 @@ def adapted_source(
     stores: Sequence[CheckpointStore],
     *,
     adapter: str | Path | None = None,
+    with_weights: bool = True,
     progress: ReportProgress | None = None,
 ) -> ModelSource:
     """Find a model by name, folder or file; the folder of an adapter means its base with it.
@@ -34,11 +35,12 @@ def adapted_source(
     """
     folder = Path(name_or_path if adapter is None else adapter)
     if adapter is None and not is_adapter_folder(folder, stores):
-        return sources.resolve(name_or_path, progress=progress)
+        return sources.resolve(name_or_path, with_weights=with_weights, progress=progress)
     stored = read_adapter(folder, stores)
     base = str(name_or_path) if adapter is not None else base_name(stored, sources)
-    source = sources.resolve(base, progress=progress)
-    stored.base.require(source.weights, folder)
+    source = sources.resolve(base, with_weights=with_weights, progress=progress)
+    if with_weights:
+        stored.base.require(source.weights, folder)
     return evolve(source, adapter=stored)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from glm3.entrypoints.cli.command import settings_of
 from glm3.entrypoints.cli.options import (
+    Adapter,
     Dtype,
     Kernels,
     KVCache,
@@ -34,6 +35,7 @@ Examples:
   glm3 chat -p "类型#裙*颜色#红色" --greedy       the most probable answer, always the same
   cat text.txt | glm3 chat -p "总结："            standard input is appended to the prompt
   glm3 chat -m ./chatglm3-6b -s "You are terse."
+  glm3 chat -m ./chatglm3-6b --adapter ./output/adapter
   glm3 chat -m ./chatglm3-6b --quant int4      in 3.5 GB of memory instead of 25
   glm3 chat --tools tools.json -p "北京天气" --json
 """
@@ -42,6 +44,7 @@ Examples:
 def chat(
     context: typer.Context,
     model: Model = "tiny",
+    adapter: Adapter = None,
     prompt: Annotated[str | None, typer.Option("-p", "--prompt", help="Answer this and leave.")] = None,
     system: Annotated[str | None, typer.Option("-s", "--system", help="Text of the system message.")] = None,
     tools: Annotated[
@@ -97,9 +100,8 @@ def chat(
     )
     _check(text, as_json)
     offered = [] if tools is None else load_tools(tools)
-    loaded = open_model(
-        settings_of(context), model, load_options(kernels, dtype, threads, quant, kv_cache), quiet=quiet
-    )
+    loading = load_options(kernels, dtype, threads, quant, kv_cache)
+    loaded = open_model(settings_of(context), model, loading, adapter=adapter, quiet=quiet)
     session = ChatSession(
         loaded.model, loaded.tokenizer, system=system, tools=offered, options=options, trim=trim
     )

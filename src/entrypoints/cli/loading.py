@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glm3.entrypoints.cli.output import note
@@ -25,9 +26,14 @@ def container(settings: Settings) -> Container:
 
 
 def open_model(
-    settings: Settings, name: str, options: LoadOptions | None = None, *, quiet: bool = False
+    settings: Settings,
+    name: str,
+    options: LoadOptions | None = None,
+    *,
+    adapter: Path | None = None,
+    quiet: bool = False,
 ) -> LoadedModel:
-    """Load a model by name, folder or file, downloading what is missing.
+    """Load a model by name, folder or file, with an adapter if there is one, downloading what is missing.
 
     Raises:
         Glm3Error: it cannot be found or loaded.
@@ -38,7 +44,7 @@ def open_model(
         return (
             container(settings)
             .models()
-            .load(name, options, lambda file, done, total: report(done, total, file))
+            .load(name, options, lambda file, done, total: report(done, total, file), adapter)
         )
 
 

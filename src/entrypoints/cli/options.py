@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_TEMPERATURE",
     "DEFAULT_TOP_P",
+    "Adapter",
     "CacheFormat",
     "Dtype",
     "KVCache",
@@ -50,6 +52,14 @@ Kernels = Annotated[
 Threads = Annotated[
     int | None,
     typer.Option(min=1, help="Threads to compute with. [default: physical cores]", show_default=False),
+]
+
+
+Adapter = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="A LoRA adapter or a prefix to answer with; the model is its base then."
+    ),
 ]
 
 

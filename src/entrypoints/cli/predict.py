@@ -10,6 +10,7 @@ import typer
 
 from glm3.entrypoints.cli.command import settings_of
 from glm3.entrypoints.cli.options import (
+    Adapter,
     Dtype,
     Kernels,
     KVCache,
@@ -43,6 +44,7 @@ def predict(
         typer.Argument(metavar="[TEXT]...", help="Prompts; each is a conversation of its own."),
     ] = None,
     model: Model = "tiny",
+    adapter: Adapter = None,
     file: Annotated[Path | None, typer.Option(help="Read prompts from this file, one a line.")] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Also write prompts and answers here, as run does.")
@@ -79,9 +81,8 @@ def predict(
         )
     options = GenerationConfig(max_new_tokens=max_new_tokens)
     request = PredictRequest(prompts=prompts, options=options, batch_size=batch_size)
-    loaded = open_model(
-        settings_of(context), model, load_options(kernels, dtype, threads, quant, kv_cache), quiet=quiet
-    )
+    loading = load_options(kernels, dtype, threads, quant, kv_cache)
+    loaded = open_model(settings_of(context), model, loading, adapter=adapter, quiet=quiet)
     results = _show(answer_prompts(request, loaded.model, loaded.tokenizer), len(prompts), as_json, quiet)
     if output is not None:
         write_result(output, [result.full_text for result in results])

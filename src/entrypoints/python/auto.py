@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
+from glm3.application.adapted_source import adapted_source
 from glm3.application.model_source import ModelSource
 from glm3.domain.errors import ConfigError, UsageError
 from glm3.domain.ports.backend import LoadOptions
@@ -68,13 +69,14 @@ class AutoModel(_Auto):
         kv_cache: str | None = None,
         backend: str | None = None,
         download_checkpoint: bool = True,
+        adapter: str | Path | None = None,
         **fields: Any,
     ) -> ChatGLM2ForConditionalGeneration:
         """Load a model; a known name is downloaded where it is missing.
 
         Args:
             name_or_path: ``tiny``, ``glm3_6b``, a Hugging Face folder, a folder with one YAML and one
-                ``.ckpt``, or a YAML file.
+                ``.ckpt``, a YAML file, or the folder of an adapter, which means its base with it.
             kernels: which kernel set computes; ``auto`` takes the fastest one that runs here.
             dtype: how parameters are held in memory.
             threads: of the computation; one for each physical core by default.
@@ -83,6 +85,7 @@ class AutoModel(_Auto):
                 rounded weights and fp32 beside others.
             backend: ``mindspore``, ``numpy``, or one that another package registered.
             download_checkpoint: load the weights; without them they are random.
+            adapter: the folder of a LoRA adapter or a prefix to answer with; the model is its base then.
             fields: replace fields of the configuration.
 
         Raises:
@@ -91,7 +94,14 @@ class AutoModel(_Auto):
             DownloadError: a file is missing and cannot be fetched.
         """
         container = build_container(backend=backend)
-        source = container.sources().resolve(_text_or_path(name_or_path), with_weights=download_checkpoint)
+        models = container.models()
+        source = adapted_source(
+            _text_or_path(name_or_path),
+            models.sources,
+            models.stores,
+            adapter=adapter,
+            with_weights=download_checkpoint,
+        )
         config = ChatGLM2Config(source.config, **fields)
         config.source = name_or_path
         chosen = evolve(source, config=config.model_config)
@@ -171,8 +181,9 @@ class AutoTokenizer(_Auto):
             return ChatGLM3Tokenizer(container.tokenizers()(path))
         if path.is_dir() and (path / "tokenizer.model").is_file():
             return ChatGLM3Tokenizer(container.tokenizers()(path / "tokenizer.model"))
-        source = container.sources().resolve(name_or_path, with_weights=False)
-        return ChatGLM3Tokenizer(container.models().tokenizer_of(source))
+        models = container.models()
+        source = adapted_source(name_or_path, models.sources, models.stores, with_weights=False)
+        return ChatGLM3Tokenizer(models.tokenizer_of(source))
 
 
 @frozen
