@@ -1,19 +1,20 @@
 """How much memory a training step takes, from the configuration alone.
 
-All figures are bytes of one rank. Per parameter: its weight, a float32 gradient, two float32 moments, and a
-float32 master copy where the optimizer keeps one. Several ranks also have a float32 sum of gradients. Of a
-parameter whose states they share, sum and moments are of a rank's rows alone, and so is a float32 copy. Per
-position and layer, in floats, with H hidden_size, F ffn_hidden_size, Q rows of the joint projection, A
-attention_size, V padded_vocab_size:
+All figures are bytes of one rank. Per parameter: its weight, a float32 gradient, two float32 moments, and
+where the network is stored narrower the float32 copy that is updated and, on the CPU, the float32 weight that
+is computed with. Per position and layer, in floats, with H hidden_size, F ffn_hidden_size, Q rows of the
+joint projection, A attention_size, V padded_vocab_size:
 
 - fused kernels keep ``5 H + Q + 2 A + 3 F``, stock operators 2.5 times that and 5 rows of scores per head;
 - the layer at work needs ``3 F`` more, and the loss 2 V floats (stock: 3 V);
-- with recomputation every layer keeps H, and one of them the rest.
+- with recomputation every layer keeps H, and one of them the rest; but 0.9 of the 2.5 and 4 of the 5 rows lie
+  in buffers of the stock operators themselves, of which each keeps its own however often it runs.
 
 Gradients appear while activations go, so the two are not added up: the peak is the larger one and 0.4 of the
 smaller. Accumulated gradients take 1.8 times their size more. A compiled graph costs a constant and an
-amount per layer. The numbers are fitted to the peaks of 20 runs of 4 steps in float32 (MindSpore 2.10 on
-x86-64, 0.2 to 95 million parameters, 192 and 384 positions); see docs/finetune.md.
+amount per layer, half as much again with recomputation. The numbers are fitted to the peaks of 30 runs of
+1 to 4 steps (MindSpore 2.10 on x86-64, 0.2 to 95 million parameters, 32 to 384 positions); see
+docs/finetune.md.
 """
 
 from __future__ import annotations
@@ -44,20 +45,39 @@ _ACCUMULATION = 1.8
 
 @frozen(kw_only=True)
 class _Kernels:
-    """The appetite of a kernel set, in floats and in bytes of compiled graphs."""
+    """The appetite of a kernel set, in floats and in bytes of compiled graphs.
+
+    What recomputation frees comes first; ``held_*`` it does not.
+    """
 
     layer: float
     scores: float
+    held_layer: float
+    held_scores: float
     vocab: float
     graph: int
     graph_layer: int
-    recomputes: bool
 
 
-_FUSED = _Kernels(layer=1.0, scores=0.0, vocab=2.0, graph=63_000_000, graph_layer=26_000_000, recomputes=True)
-# Recomputation frees nothing with stock operators: the peak of 8 layers was that without it.
+_FUSED = _Kernels(
+    layer=1.0,
+    scores=0.0,
+    held_layer=0.0,
+    held_scores=0.0,
+    vocab=2.0,
+    graph=63_000_000,
+    graph_layer=26_000_000,
+)
+# MindSpore's own count of 8 layers fell from 974 to 311 MB when they were recomputed, the process's from 2991
+# to 2711 MB: the rest is neither in its pool nor in its count, and grows with rows of scores.
 _STOCK = _Kernels(
-    layer=2.5, scores=5.0, vocab=3.0, graph=160_000_000, graph_layer=50_000_000, recomputes=False
+    layer=1.6,
+    scores=1.0,
+    held_layer=0.9,
+    held_scores=4.0,
+    vocab=3.0,
+    graph=160_000_000,
+    graph_layer=50_000_000,
 )
 
 
@@ -142,19 +162,20 @@ def plan_memory(
 ) -> MemoryPlan:
     """Return the plan of one rank that computes ``rows`` sequences of ``seq_length`` at once.
 
-    ``trained`` counts the trainable parameters, all by default. ``accumulates`` keeps a sum of gradients
-    besides those of one pass. ``fused`` tells the kernel set. ``activation_bytes`` is 2 where the network
-    computes in half precision. ``kv_rows`` are answered at once by an evaluation. ``prefix`` places stand in
-    front of every layer's keys and values, which the stock operators attend to. ``shards`` ranks share the
-    optimizer's states of ``shared`` of the trained parameters; weights and gradients each has whole.
+    ``trained`` counts the parameters of adapters, which are float32, where they are all that is trained.
+    ``accumulates`` keeps a sum of gradients besides those of one pass. ``fused`` tells the kernel set.
+    ``activation_bytes`` is 2 where the network computes in half precision. ``kv_rows`` are answered at once
+    by an evaluation. ``prefix`` places stand in front of every layer's keys and values, which the stock
+    operators attend to. ``shards`` ranks share the optimizer's states of ``shared`` of the trained
+    parameters; weights and gradients each has whole.
     """
-    count = parameter_count(config)
+    count, adapters = parameter_count(config), trained is not None
     trained = count if trained is None else trained
     stored = config.param_init_type.itemsize
-    master = _FLOAT if options.master_weights and config.param_init_type is not DType.FLOAT32 else 0
+    copy = _FLOAT if config.param_init_type is not DType.FLOAT32 else 0
     kernels = _FUSED if fused else _STOCK
     on_device = place == DEVICE
-    recompute = options.recompute and kernels.recomputes
+    recompute = options.recompute
     gradients = trained * _FLOAT
     floats = _floats_per_position(config, seq_length, kernels, recompute, prefix)
     activations = int(activation_bytes * rows * seq_length * floats)
@@ -167,11 +188,11 @@ def plan_memory(
     share = shared if shards > 1 else 0
     if shards > 1:
         gradients += (trained - share + share // shards) * _FLOAT
-    states = (trained - share) * (2 * _FLOAT + master) + share * 3 * _FLOAT // shards
+    states = (trained - share) * (2 * _FLOAT + (0 if adapters else copy)) + share * 3 * _FLOAT // shards
     kv_values = 2 * config.num_layers * config.num_kv_heads * config.kv_channels
     return MemoryPlan(
         place=place,
-        weights=count * stored,
+        weights=count * (stored + (0 if on_device else copy)),
         gradients=gradients,
         optimizer=states,
         activations=activations,
@@ -189,11 +210,13 @@ def _floats_per_position(
 ) -> float:
     """Return what one position holds at the moment at which most is held."""
     hidden, ffn = config.hidden_size, config.ffn_hidden_size
-    layer = kernels.layer * (5 * hidden + config.qkv_size + 2 * config.attention_size + 3 * ffn)
-    scores = _STOCK.scores if prefix else kernels.scores
-    layer += scores * config.num_attention_heads * (prefix + seq_length)
-    kept = config.num_layers * hidden + layer if recompute else config.num_layers * layer
-    return kept + 3 * ffn + kernels.vocab * config.padded_vocab_size
+    layer = 5 * hidden + config.qkv_size + 2 * config.attention_size + 3 * ffn
+    scores = config.num_attention_heads * (prefix + seq_length)
+    attention = _STOCK if prefix else kernels
+    freed = kernels.layer * layer + attention.scores * scores
+    held = config.num_layers * (kernels.held_layer * layer + attention.held_scores * scores)
+    kept = config.num_layers * hidden + freed if recompute else config.num_layers * freed
+    return held + kept + 3 * ffn + kernels.vocab * config.padded_vocab_size
 
 
 def _gb(size: int) -> str:
