@@ -96,8 +96,9 @@ class _Dialogue:
             fields.fault("metadata", "not one line", "a tool's name, or nothing", metadata)
         elif calls and metadata:
             fields.fault("metadata", "contradicts the call beside it", "one of them", metadata)
-        content = _content(fields, required=not calls)
-        if content or not calls:
+        makes_calls = bool(fields.raw("tool_calls") or fields.raw("function_call"))
+        content = _content(fields, required=not makes_calls)
+        if content or not makes_calls:
             self.messages.append(Message(Role.ASSISTANT, content, metadata))
         if calls:
             self.waiting = calls
