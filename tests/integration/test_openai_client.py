@@ -43,6 +43,13 @@ def client_of(
         yield client, served
 
 
+@pytest.fixture(scope="module")
+def plain() -> Iterator[openai.OpenAI]:
+    """A client of a server that answers anything with x."""
+    with client_of(replies_model("x")) as (client, _):
+        yield client
+
+
 def random_model() -> ScriptedModel:
     size = TOKENIZER.special_tokens.vocab_size
     return ScriptedModel(hashed_scores(size), size, seq_length=4096)
@@ -58,12 +65,11 @@ def reasons(chunks: list[Any]) -> list[str]:
     return [choice.finish_reason for chunk in chunks for choice in chunk.choices if choice.finish_reason]
 
 
-def test_models_are_listed():
-    with client_of(replies_model("x")) as (client, _):
-        assert [model.id for model in client.models.list()] == ["scripted", "alias"]
-        assert client.models.retrieve("alias").id == "alias"
-        with pytest.raises(openai.NotFoundError):
-            client.models.retrieve("gpt-4")
+def test_models_are_listed(plain):
+    assert [model.id for model in plain.models.list()] == ["scripted", "alias"]
+    assert plain.models.retrieve("alias").id == "alias"
+    with pytest.raises(openai.NotFoundError):
+        plain.models.retrieve("gpt-4")
 
 
 def test_a_whole_answer():
@@ -96,11 +102,8 @@ def test_a_streamed_answer():
     assert all(chunk.usage is None for chunk in chunks[:-1])
 
 
-def test_without_the_option_a_stream_has_no_usage():
-    with client_of(replies_model("x")) as (client, _):
-        chunks = list(
-            client.chat.completions.create(model="scripted", messages=[USER], stream=True, temperature=0)
-        )
+def test_without_the_option_a_stream_has_no_usage(plain):
+    chunks = list(plain.chat.completions.create(model="scripted", messages=[USER], stream=True))
     assert all(chunk.usage is None and chunk.choices for chunk in chunks)
 
 
@@ -275,16 +278,16 @@ def test_text_is_continued():
         ({"messages": [{"role": "user", "content": "x" * 5000}]}, "messages"),
     ],
 )
-def test_what_is_wrong_is_named(changes, param):
-    with client_of(replies_model("x")) as (client, _), pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(**{"model": "scripted", "messages": [USER], **changes})
+def test_what_is_wrong_is_named(plain, changes, param):
+    with pytest.raises(openai.BadRequestError) as caught:
+        plain.chat.completions.create(**{"model": "scripted", "messages": [USER], **changes})
     assert caught.value.param == param
     assert caught.value.type == "invalid_request_error"
 
 
-def test_a_model_that_is_not_served_is_not_found():
-    with client_of(replies_model("x")) as (client, _), pytest.raises(openai.NotFoundError) as caught:
-        client.chat.completions.create(model="gpt-4", messages=[USER])
+def test_a_model_that_is_not_served_is_not_found(plain):
+    with pytest.raises(openai.NotFoundError) as caught:
+        plain.chat.completions.create(model="gpt-4", messages=[USER])
     assert caught.value.code == "model_not_found"
 
 

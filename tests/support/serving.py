@@ -19,6 +19,7 @@ from glm3.application.serving.limits import ServiceLimits
 from glm3.application.serving.service import ChatService
 from glm3.domain.conversation import Message, Role
 from glm3.domain.engine.limits import EngineLimits
+from glm3.domain.ports.engine_observer import EngineObserver
 from glm3.domain.ports.model import LanguageModel
 from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.domain.prompt import PromptBuilder
@@ -61,9 +62,10 @@ def service_of(
     tokenizer: Tokenizer = TOKENIZER,
     engine: EngineLimits | None = None,
     limits: ServiceLimits | None = None,
+    observer: EngineObserver | None = None,
 ) -> Iterator[tuple[ChatService, Engine]]:
     """Run an engine for the duration of the block."""
-    running = Engine(model, engine or EngineLimits(slots=4, slot_tokens=4096))
+    running = Engine(model, engine or EngineLimits(slots=4, slot_tokens=4096), observer)
     thread = running.start()
     try:
         yield ChatService(running, tokenizer, ["scripted", "alias"], limits), running
@@ -94,8 +96,10 @@ def serving(
     settings: HttpSettings | None = None,
 ) -> Iterator[Served]:
     """Run a server for the duration of the block."""
-    with service_of(model, tokenizer=tokenizer, engine=engine, limits=limits) as (service, running):
-        lifecycle, metrics = Lifecycle(), ServingMetrics()
+    metrics = ServingMetrics()
+    with service_of(model, tokenizer=tokenizer, engine=engine, limits=limits, observer=metrics) as made:
+        service, running = made
+        lifecycle = Lifecycle()
         lifecycle.ready(service)
         metrics.watch(service.stats)
         app = build_app(lifecycle, access or AccessPolicy(), metrics, settings or HttpSettings())
