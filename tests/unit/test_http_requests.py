@@ -225,11 +225,11 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-names = st.sampled_from(
-    ["messages", "model", "tools", "tool_choice", "functions", "function_call", "temperature", "top_p", "n"]
-    + ["stop", "stream", "stream_options", "max_tokens", "max_completion_tokens", "logprobs", "seed"]
-    + ["top_logprobs", "prompt", "echo", "best_of", "do_sample", "min_tokens"]
-)
+NAMES = """
+messages model tools tool_choice functions function_call temperature top_p n stop stream stream_options seed
+max_tokens max_completion_tokens min_tokens logprobs top_logprobs prompt echo best_of do_sample
+"""
+names = st.sampled_from(NAMES.split())
 likely_message = st.fixed_dictionaries(
     {"role": st.sampled_from(["system", "user", "assistant", "tool", "function", "observation", "x"])},
     optional={
