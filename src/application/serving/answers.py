@@ -12,7 +12,7 @@ from attrs import frozen
 
 from glm3.application.engine import Engine, Ticket
 from glm3.application.serving.readers import AnswerReader
-from glm3.application.serving.records import Delta, UsageDelta
+from glm3.application.serving.records import Delta, TextDelta, UsageDelta
 from glm3.domain.conversation import Usage
 from glm3.domain.engine.request import Cancelled, EngineRequest, Event, Failed, Listener, Produced, Started
 
@@ -143,13 +143,22 @@ class AnswerStream:
     def _read(self, choice: int, token: Produced) -> None:
         reader = self._readers[choice]
         try:
-            self._ready.extend(reader.push(token))
+            for delta in reader.push(token):
+                self._append(delta)
         except Exception as error:  # belongs to whoever iterates, not to the loop
             self._error = error
             self.cancel()
             return
         if reader.finished:
             self._count_down()
+
+    def _append(self, delta: Delta) -> None:
+        """Add to what is ready; a reader that lags gets its text in fewer and larger pieces."""
+        last = self._ready[-1] if self._ready else None
+        if isinstance(delta, TextDelta) and isinstance(last, TextDelta) and last.choice == delta.choice:
+            self._ready[-1] = TextDelta(delta.choice, last.text + delta.text, last.logprobs + delta.logprobs)
+        else:
+            self._ready.append(delta)
 
     def _count_down(self) -> None:
         self._left -= 1
