@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 import threading
 from collections.abc import Callable, Sequence
 
@@ -26,7 +25,6 @@ __all__ = ["ServePlan", "run"]
 
 _log = structlog.get_logger(__name__)
 
-_SWITCH_SECONDS = 0.0005
 _JOIN_SECONDS = 10.0
 
 
@@ -76,10 +74,6 @@ class _Run:
     async def run(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._signalled)
-        # The engine's thread computes in Python too; by default it keeps the interpreter for 5 ms at a time,
-        # which every event sent to a client would wait for.
-        before = sys.getswitchinterval()
-        sys.setswitchinterval(_SWITCH_SECONDS)
         model = threading.Thread(target=self._run_model, name="glm3-engine", daemon=True)
         model.start()
         servers = [asyncio.create_task(self._serve(frontend)) for frontend in self._frontends]
@@ -87,7 +81,6 @@ class _Run:
             await self._stop.wait()
             await self._drain()
         finally:
-            sys.setswitchinterval(before)
             if self._engine is not None:
                 self._engine.stop()
             for frontend in self._frontends:
