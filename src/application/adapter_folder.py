@@ -1,5 +1,6 @@
 """Adapters on disk: ``adapter_model.safetensors`` and ``adapter_config.json``, as PEFT calls the files.
 
+A ``.ckpt`` of MindFormers may stand in the place of the first, with the model card's names inside.
 Low-rank adapters carry PEFT's names inside, prefixes those of ChatGLM's own code. What that code saves of a
 prefix is read too: ``config.json`` with ``pre_seq_len`` beside weights that are the prefix encoder's alone.
 """
@@ -16,10 +17,12 @@ import numpy as np
 from attrs import frozen
 
 from glm3.application.adapter_config import adapter_config_from, adapter_config_of
+from glm3.application.adapter_file import AdapterFile, read_adapter_file
 from glm3.application.base_identity import BaseIdentity
 from glm3.application.checkpoint_stores import CONFIG_NAME, find_store, store_of_format
 from glm3.domain.atomic_write import staged_folder, write_durably
 from glm3.domain.errors import BackendError, CheckpointError, ConfigError, MissingFileError
+from glm3.domain.parameters import is_model_parameter
 from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.ports.model import LanguageModel
 from glm3.domain.ports.training import SupportsLoRA, SupportsPrefix
@@ -31,30 +34,41 @@ from glm3.domain.training.run_events import CheckpointSaved
 from glm3.domain.training.run_state import spec_of
 
 __all__ = [
+    "ADAPTER_CONFIG_NAME",
     "StoredAdapter",
+    "adapter_config_at",
     "add_adapter",
     "apply_adapter",
+    "config_bytes",
     "is_adapter_folder",
     "read_adapter",
+    "stored_in_file",
     "write_adapter",
 ]
 
 ADAPTER_CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
+_FILE_SUFFIX = ".ckpt"
 
 
 @frozen(kw_only=True)
 class StoredAdapter:
-    """An adapter read from ``folder``; parameters are float32, by the project's names."""
+    """An adapter read from ``folder``; parameters are float32, by the project's names.
+
+    ``network`` is the file that holds its base too, where one does.
+    """
 
     folder: Path
     config: AdapterConfig
     base: BaseIdentity
     parameters: Mapping[str, Array]
+    network: Path | None = None
 
 
 def is_adapter_folder(path: Path, stores: Sequence[CheckpointStore]) -> bool:
     """Tell whether a folder holds an adapter, and not a model."""
-    return (path / ADAPTER_CONFIG_NAME).is_file() or _holds_prefix_alone(path, stores)
+    if (path / ADAPTER_CONFIG_NAME).is_file():
+        return len(_weights_in(path)) <= 1
+    return _holds_prefix_alone(path, stores)
 
 
 def write_adapter(
@@ -82,10 +96,15 @@ def write_adapter(
         with store.create(made / WEIGHTS_NAME, specs, {"format": "pt"}) as writer:
             for name, array in named.items():
                 writer.write(name, array)
-        text = json.dumps(adapter_config_of(config, base), ensure_ascii=False, indent=2)
-        write_durably(made / ADAPTER_CONFIG_NAME, f"{text}\n".encode())
+        write_durably(made / ADAPTER_CONFIG_NAME, config_bytes(config, base))
     nbytes = sum(spec.nbytes for spec in specs)
     return CheckpointSaved(step=step, path=folder, nbytes=nbytes, seconds=time.monotonic() - begun)
+
+
+def config_bytes(config: AdapterConfig, base: BaseIdentity) -> bytes:
+    """Return the content of ``adapter_config.json``."""
+    text = json.dumps(adapter_config_of(config, base), ensure_ascii=False, indent=2)
+    return f"{text}\n".encode()
 
 
 def read_adapter(folder: Path, stores: Sequence[CheckpointStore]) -> StoredAdapter:
@@ -98,13 +117,37 @@ def read_adapter(folder: Path, stores: Sequence[CheckpointStore]) -> StoredAdapt
     path = folder / ADAPTER_CONFIG_NAME
     if not path.is_file():
         return _read_prefix(folder, stores)
-    config, base = adapter_config_from(_json_in(path), path)
-    prefix = isinstance(config, PrefixConfig)
-    parameters = {
-        from_prefix_name(name) if prefix else from_adapter_name(name): array
-        for name, array in _arrays_in(folder / WEIGHTS_NAME, stores).items()
-    }
-    return StoredAdapter(folder=folder, config=config, base=base, parameters=parameters)
+    config, base = adapter_config_at(path)
+    weights = next(iter(_weights_in(folder)), folder / WEIGHTS_NAME)
+    if isinstance(config, PrefixConfig) or weights.suffix != _FILE_SUFFIX:
+        rename = from_prefix_name if isinstance(config, PrefixConfig) else from_adapter_name
+        parameters = {rename(name): array for name, array in _arrays_in(weights, stores).items()}
+        return StoredAdapter(folder=folder, config=config, base=base, parameters=parameters)
+    found = read_adapter_file(weights, stores)
+    if found is None:
+        raise CheckpointError("holds no adapter", path=weights)
+    return stored_in_file(found, config, base)
+
+
+def adapter_config_at(path: Path) -> tuple[AdapterConfig, BaseIdentity]:
+    """Read an ``adapter_config.json``.
+
+    Raises:
+        ConfigError: it is damaged, or of another method.
+        MissingFileError: it is not there.
+    """
+    return adapter_config_from(_json_in(path), path)
+
+
+def stored_in_file(found: AdapterFile, config: AdapterConfig, base: BaseIdentity) -> StoredAdapter:
+    """Return the adapter in a file; its base is ``base`` unless it lies in the same file."""
+    return StoredAdapter(
+        folder=found.path,
+        config=config,
+        base=BaseIdentity(name=str(found.path.resolve())) if found.whole else base,
+        parameters=found.parameters,
+        network=found.path if found.whole else None,
+    )
 
 
 def add_adapter(model: LanguageModel, config: AdapterConfig, seed: int = 0) -> SupportsLoRA | SupportsPrefix:
@@ -130,6 +173,12 @@ def apply_adapter(model: LanguageModel, adapter: StoredAdapter) -> None:
         ParameterMismatchError: the adapter is of another shape.
     """
     add_adapter(model, adapter.config).set_adapter_parameters(adapter.parameters)
+
+
+def _weights_in(folder: Path) -> list[Path]:
+    """Return the weights beside an ``adapter_config.json``: one file, or all checkpoints of a run."""
+    usual = folder / WEIGHTS_NAME
+    return [usual] if usual.is_file() else list(folder.glob(f"*{_FILE_SUFFIX}"))
 
 
 def _read_prefix(folder: Path, stores: Sequence[CheckpointStore]) -> StoredAdapter:
@@ -158,7 +207,9 @@ def _holds_prefix_alone(folder: Path, stores: Sequence[CheckpointStore]) -> bool
 def _arrays_in(weights: Path, stores: Sequence[CheckpointStore]) -> dict[str, Array]:
     with find_store(weights, stores).open(weights) as reader:
         return {
-            name: np.array(to_float32(reader.read(name), spec.dtype)) for name, spec in reader.tensors.items()
+            name: np.array(to_float32(reader.read(name), spec.dtype))
+            for name, spec in reader.tensors.items()
+            if is_model_parameter(name)
         }
 
 

@@ -38,7 +38,7 @@ class CheckpointKeeper:
     A checkpoint appears whole or not at all, and an older one goes only when the new one is on the disk of
     every rank, which ``wait`` waits for; the one that ``best`` points to stays. Its checksums lie beside
     each, for those who merge. ``companions`` (content by name) lie beside the checkpoints, ``model_files``
-    beside the weights alone and make a model folder of theirs.
+    beside the weights alone and make a model folder of theirs, ``trained_files`` beside what is trained.
     """
 
     tree: OutputTree
@@ -48,6 +48,7 @@ class CheckpointKeeper:
     policy: SavePolicy
     companions: Mapping[str, bytes] = field(factory=dict)
     model_files: Mapping[str, bytes] = field(factory=dict)
+    trained_files: Mapping[str, bytes] = field(factory=dict)
     wait: Callable[[], None] = lambda: None
     saved_step: int = 0
 
@@ -64,12 +65,12 @@ class CheckpointKeeper:
         step, name = state.steps_done, self.name_of(state.steps_done)
         write_companions(self.tree.checkpoint, self.companions)
         saved = [self._write(self.tree.checkpoint / name.file_name, state.tensors, step)]
-        for wanted, folder, what in (
-            (self.policy.network, self.tree.network, "network"),
-            (self.policy.trainable, self.tree.trainable, "trainable_params"),
+        for wanted, folder, what, files in (
+            (self.policy.network, self.tree.network, "network", self.model_files),
+            (self.policy.trainable, self.tree.trainable, "trainable_params", self.trained_files),
         ):
             if wanted:
-                write_companions(folder, self.model_files if folder == self.tree.network else {})
+                write_companions(folder, files)
                 saved.append(self._write(folder / f"{self.prefix}-{what}.ckpt", state.weights, step))
         self.wait()
         self._point(LAST, name)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from attrs import frozen
 
-from glm3.application.adapter_folder import add_adapter, read_adapter, write_adapter
+from glm3.application.adapter_folder import ADAPTER_CONFIG_NAME, add_adapter, config_bytes, write_adapter
+from glm3.application.adapters_in_weights import NetworkReader
 from glm3.application.base_identity import BaseIdentity
 from glm3.application.checkpoint_keeper import CheckpointKeeper
 from glm3.application.checkpoint_stores import find_store, store_of_format
@@ -175,8 +176,10 @@ class FinetuneService:
         if run.start.weights is None:
             return self.backend.load(config, None, options)
         store = find_store(run.start.weights, self.preparation.stores)
+        adapter = run.start.adapter
         with store.open(run.start.weights) as reader:
-            return self.backend.load(config, reader, options)
+            network = reader if adapter is None or adapter.network is None else NetworkReader(reader)
+            return self.backend.load(config, network, options)
 
     def _adapt(self, run: PreparedRun, model: LanguageModel) -> None:
         """Add the adapter that is to be trained: a fresh one, or one that was trained before."""
@@ -184,8 +187,7 @@ class FinetuneService:
             return
         adapted = add_adapter(model, run.adapter, run.options.seed)
         if run.start.adapter is not None:
-            stored = read_adapter(run.start.adapter, self.preparation.stores)
-            adapted.set_adapter_parameters(stored.parameters)
+            adapted.set_adapter_parameters(run.start.adapter.parameters)
 
     def _restore(self, run: PreparedRun, trainer: Trainer) -> None:
         checkpoint = run.start.checkpoint
@@ -210,9 +212,12 @@ class FinetuneService:
         self.strategies.write(run.tree.strategy / f"ckpt_strategy_rank_{rank}.ckpt", job.stages[0])
 
     def _keeper(self, config: RunConfig, run: PreparedRun) -> CheckpointKeeper:
-        companions: dict[str, bytes] = {}
-        if run.adapter is None:  # an adapter alone makes no model
+        trained: dict[str, bytes] = {}
+        if run.adapter is None:
             companions = hugging_face_files(run.start.config, run.tokenizer_path)
+        else:  # an adapter alone makes no model; of its base checkpoints tell the name alone, not the hash
+            trained = {ADAPTER_CONFIG_NAME: config_bytes(run.adapter, BaseIdentity(name=run.start.base))}
+            companions = trained
         model_files = {MODEL_YAML: self.model_yaml(run.start.config)}
         if TOKENIZER_NAME in companions:
             model_files[TOKENIZER_NAME] = companions[TOKENIZER_NAME]
@@ -224,6 +229,7 @@ class FinetuneService:
             policy=run.saving,
             companions=companions,
             model_files=model_files,
+            trained_files=trained,
             wait=RankAgreement(self.communicator).wait,
         )
 

@@ -9,14 +9,15 @@ from attrs import frozen
 
 from glm3.application.adapted_source import adapted_source
 from glm3.application.adapter_folder import apply_adapter
+from glm3.application.adapters_in_weights import NetworkReader, apply_prefix_in
 from glm3.application.checkpoint_stores import find_store
 from glm3.application.model_source import ModelSource, ModelSources, ReportProgress
-from glm3.application.prefix_in_weights import NetworkReader, apply_prefix_in
-from glm3.domain.errors import MissingFileError, TokenizerError
+from glm3.domain.errors import ConfigError, MissingFileError, TokenizerError
 from glm3.domain.ports.backend import LoadOptions, ModelBackend
-from glm3.domain.ports.checkpoint_store import CheckpointStore
+from glm3.domain.ports.checkpoint_store import CheckpointReader, CheckpointStore
 from glm3.domain.ports.model import LanguageModel
 from glm3.domain.ports.tokenizer import Tokenizer
+from glm3.domain.training.lora import is_adapter_parameter
 
 __all__ = ["LoadedModel", "ModelLoader"]
 
@@ -100,8 +101,22 @@ class ModelLoader:
             model = self._backend.load(source.config, None, options)
         else:
             with find_store(source.weights, self.stores).open(source.weights) as reader:
+                if source.adapter is None:
+                    _refuse_adapter(reader, source.weights)
                 model = self._backend.load(source.config, NetworkReader(reader), options)
                 apply_prefix_in(reader, model)
         if source.adapter is not None:
             apply_adapter(model, source.adapter)
         return model
+
+
+def _refuse_adapter(reader: CheckpointReader, weights: Path) -> None:
+    """Refuse to answer as if an adapter among the weights were not there."""
+    if any(is_adapter_parameter(name) for name in reader.tensors):
+        raise ConfigError(
+            "holds an adapter besides the network, and nothing says how strong it is",
+            path=weights,
+            field="model.model_config.pet_config",
+            expected="lora_alpha",
+            hint="fold it in: glm3 merge FILE FOLDER --lora-alpha NUMBER",
+        )

@@ -8,16 +8,23 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
-from glm3.application.adapter_folder import read_adapter
+from glm3.application.adapted_source import find_adapter
 from glm3.application.checkpoint_stores import find_store
 from glm3.application.convert import ConversionRequest, ConversionResult, Progress, convert
 from glm3.application.model_source import ModelSources
 from glm3.domain.errors import CheckpointError, ConfigError, MissingFileError
 from glm3.domain.parameter_check import require_shapes
-from glm3.domain.parameters import from_mindspore_name
+from glm3.domain.parameters import IGNORED_SUFFIXES, from_mindspore_name, is_model_parameter
 from glm3.domain.ports.checkpoint_store import CheckpointReader, CheckpointStore, CheckpointWriter
 from glm3.domain.tensors import Array, TensorSpec, from_float32, to_float32
-from glm3.domain.training.lora import LoRAConfig, adapted_modules, adapter_names, adapter_shapes, merge
+from glm3.domain.training.lora import (
+    LoRAConfig,
+    adapted_modules,
+    adapter_names,
+    adapter_shapes,
+    is_adapter_state,
+    merge,
+)
 
 __all__ = ["MergeAdapterRequest", "merge_adapter"]
 
@@ -26,13 +33,15 @@ __all__ = ["MergeAdapterRequest", "merge_adapter"]
 class MergeAdapterRequest:
     """Which adapter, and what to write; the fields are those of a conversion.
 
-    ``base`` names other weights than the adapter does, for example the same ones at another place.
+    ``base`` names other weights than the adapter does, for example the same ones at another place. ``alpha``
+    is how strong an adapter in MindFormers' form is, where nothing beside it says so.
     """
 
     adapter: Path
     target: Path
     format: str = "hf"
     base: str | None = None
+    alpha: float | None = None
     verify: bool = False
     overwrite: bool = False
 
@@ -45,14 +54,21 @@ def merge_adapter(
 ) -> ConversionResult:
     """Write the base's weights with the adapter folded in: ``W + scale * B A``, rounded once to W's dtype.
 
-    Weights without an adapter keep every bit. The target appears whole or not at all.
+    Weights without an adapter keep every bit. The target appears whole or not at all, and without what else
+    a checkpoint of MindFormers holds besides the network and its adapter.
 
     Raises:
         ConfigError, CheckpointError: the adapter is damaged, does not fit, or belongs to other weights.
         MissingFileError: the base has no weights.
         UsageError, StorageError: the target does not suit the format, or cannot be written.
     """
-    adapter = read_adapter(request.adapter, stores)
+    adapter = find_adapter(request.adapter, sources, stores, alpha=request.alpha)
+    if adapter is None:
+        raise MissingFileError(
+            "holds no adapter",
+            path=request.adapter,
+            expected="the folder of an adapter, or a .ckpt with one in it",
+        )
     lora = adapter.config
     if not isinstance(lora, LoRAConfig):
         raise ConfigError(
@@ -122,6 +138,8 @@ class _AdaptedStore:
 
 @frozen(eq=False)
 class _AdaptedReader:
+    """The network's tensors; adapters and the state of a training run are left out."""
+
     base: CheckpointReader
     parameters: Mapping[str, Array]
     scale: float
@@ -129,7 +147,11 @@ class _AdaptedReader:
 
     @property
     def tensors(self) -> Mapping[str, TensorSpec]:
-        return self.base.tensors
+        return {
+            name: spec
+            for name, spec in self.base.tensors.items()
+            if not is_adapter_state(name) and (is_model_parameter(name) or name.endswith(IGNORED_SUFFIXES))
+        }
 
     @property
     def metadata(self) -> Mapping[str, str]:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
-from glm3.application.adapted_source import base_name
-from glm3.application.adapter_folder import is_adapter_folder, read_adapter
+from glm3.application.adapted_source import base_name, find_adapter
 from glm3.application.checkpoint_stores import config_beside
 from glm3.application.model_source import ModelSources
 from glm3.domain.host import HostFacts
@@ -36,8 +35,10 @@ def plan_run(
         ConfigError: it is an adapter whose base is not here.
     """
     name, network = config.load_checkpoint, config.model.model_config
-    if name and is_adapter_folder(Path(name), stores):
-        name = base_name(read_adapter(Path(name), stores), sources, network.checkpoint_name_or_path)
+    keys = config.model.pet_config
+    alpha = None if keys is None else keys.lora_alpha
+    if name and (adapter := find_adapter(Path(name), sources, stores, alpha=alpha)) is not None:
+        name = base_name(adapter, sources, network.checkpoint_name_or_path)
     path = Path(name) if name else None
     if name and path and (name.removeprefix("mindspore/") in sources.names() or path.is_dir()):
         network = config.model.onto(sources.config(name))

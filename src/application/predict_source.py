@@ -7,8 +7,7 @@ from pathlib import Path
 
 from attrs import evolve
 
-from glm3.application.adapted_source import base_name
-from glm3.application.adapter_folder import is_adapter_folder, read_adapter
+from glm3.application.adapted_source import base_name, find_adapter
 from glm3.application.auto_transform import AutoTransform
 from glm3.application.model_source import ModelSource, ModelSources, ReportProgress
 from glm3.application.run_model import named_weights
@@ -29,7 +28,7 @@ def predict_source(
 ) -> ModelSource:
     """Find the weights of a run, its network, its tokenizer and its adapter; random weights answer nothing.
 
-    The folder of an adapter means its base with it. The slices of many ranks are merged first.
+    The folder or file of an adapter means its base with it. The slices of many ranks are merged first.
 
     Raises:
         ConfigError: the file names no weights, an adapter whose base is not known, or slices that
@@ -47,9 +46,10 @@ def predict_source(
             expected=f"a file, a folder, or one of {', '.join(sources.names())}",
         )
     folder = Path(name)
-    if not is_adapter_folder(folder, stores):
+    keys = config.model.pet_config
+    adapter = find_adapter(folder, sources, stores, alpha=None if keys is None else keys.lora_alpha)
+    if adapter is None:
         return sources.resolve_run(config, progress=progress)
-    adapter = read_adapter(folder, stores)
     named = config.model.model_config.checkpoint_name_or_path
     based = evolve(config, load_checkpoint=base_name(adapter, sources, named))
     source = sources.resolve_run(based, progress=progress)

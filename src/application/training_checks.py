@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from glm3.application.adapter_folder import read_adapter
 from glm3.application.checkpoint_stores import find_store
 from glm3.application.training_start import RUN_RECORD, TrainingStart
 from glm3.domain.errors import BackendError, ConfigError, ParameterMismatchError, StorageError, TokenizerError
@@ -36,29 +35,27 @@ _LARGEST_PADDING = 8
 """The output layer may have so many times fewer unused rows than rows: 65024 rows have 226."""
 
 
-def require_adapter(
-    start: TrainingStart, wanted: AdapterConfig | None, stores: Sequence[CheckpointStore]
-) -> None:
+def require_adapter(start: TrainingStart, wanted: AdapterConfig | None) -> None:
     """Check that an adapter to train further is of the shape that the run asks for.
 
     Raises:
         ConfigError: the run trains no adapter, or one of another method or shape.
         ParameterMismatchError: the adapter is of another network.
     """
-    if start.adapter is None:
+    stored = start.adapter
+    if stored is None:
         return
-    stored = read_adapter(start.adapter, stores)
     own, asked = _shape_of(stored.config, start.config), _shape_of(wanted, start.config)
     if own != asked:
         raise ConfigError(
             "the run does not train this adapter",
-            path=start.adapter,
+            path=stored.folder,
             field="model.model_config.pet_config",
             expected=own,
             found=asked,
         )
     shapes = {name: array.shape for name, array in stored.parameters.items()}
-    require_shapes(shapes, trained_shapes(start.config, stored.config), start.adapter)
+    require_shapes(shapes, trained_shapes(start.config, stored.config), stored.folder)
 
 
 def _shape_of(adapter: AdapterConfig | None, network: ModelConfig) -> str:

@@ -163,7 +163,7 @@ class TrainingPreparation:
             start = evolve(start, config=roomy(start.config, config.eval_dataset))
         options, saving = evolve(train_options(config), cut=cut), save_policy(config, total_steps)
         adapter = adapter_config(config)
-        require_adapter(start, adapter, self.stores)
+        require_adapter(start, adapter)
         nbytes = bytes_to_write(start, options, saving, total_steps - start.steps_done, adapter)
         require_disk(tree.root, nbytes, "the checkpoints of the run")
         return PreparedRun(

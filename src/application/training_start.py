@@ -9,8 +9,8 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from glm3.application.adapted_source import base_name
-from glm3.application.adapter_folder import is_adapter_folder, read_adapter
+from glm3.application.adapted_source import base_name, find_adapter
+from glm3.application.adapter_folder import StoredAdapter
 from glm3.application.checkpoint_keeper import pointed_file
 from glm3.application.checkpoint_stores import config_beside, find_store
 from glm3.application.model_source import TOKENIZER_NAME, ModelSources
@@ -84,7 +84,7 @@ class TrainingStart:
     """What a run begins with.
 
     ``base`` is what the user named, paths made absolute. ``weights`` None draws random ones. ``adapter`` is
-    the folder of one to train further. ``checkpoint`` is the training checkpoint to go on from, after
+    one to train further. ``checkpoint`` is the training checkpoint to go on from, after
     ``steps_done`` steps; without one the run begins anew.
     """
 
@@ -92,7 +92,7 @@ class TrainingStart:
     config: ModelConfig
     weights: Path | None
     tokenizer: Path | None
-    adapter: Path | None = None
+    adapter: StoredAdapter | None = None
     checkpoint: Path | None = None
     steps_done: int = 0
     record: RunRecord | None = None
@@ -214,12 +214,27 @@ def _start_of(
     if name is None:
         return TrainingStart(base=None, config=config.model.model_config, weights=None, tokenizer=None)
     path = Path(name)
-    if is_adapter_folder(path, stores):
-        adapter = read_adapter(path, stores)
+    adapter = _adapter_at(path, config, sources, stores, tree)
+    if adapter is not None:
         named = config.model.model_config.checkpoint_name_or_path
-        base = _start_of(base_name(adapter, sources, named), config, sources, stores, tree)
+        base = _weights_of_model(base_name(adapter, sources, named), config, sources, tree)
         adapter.base.require(base.weights, path)
-        return evolve(base, adapter=path)
+        return evolve(base, adapter=adapter)
+    return _weights_of_model(name, config, sources, tree)
+
+
+def _adapter_at(
+    path: Path, config: RunConfig, sources: ModelSources, stores: Sequence[CheckpointStore], tree: OutputTree
+) -> StoredAdapter | None:
+    """Return the adapter to train further; of the checkpoints of a run the last one's."""
+    keys = config.model.pet_config
+    if path.name in (LAST, BEST) or (path.is_dir() and _of_a_run(path, tree)):
+        path = checkpoint_at(str(path), tree)
+    return find_adapter(path, sources, stores, alpha=None if keys is None else keys.lora_alpha)
+
+
+def _weights_of_model(name: str, config: RunConfig, sources: ModelSources, tree: OutputTree) -> TrainingStart:
+    path = Path(name)
     if name.removeprefix("mindspore/") in sources.names() or (path.is_dir() and not _of_a_run(path, tree)):
         source = sources.resolve(name)
         return TrainingStart(

@@ -129,6 +129,21 @@ def test_an_adapter_is_trained_further_from_its_folder(base: Path) -> None:
     assert journal.of(StepDone)[0].report.loss < first.loop.first_loss
 
 
+def test_what_an_adapter_run_saves_on_its_way_is_an_adapter_too(base: Path) -> None:
+    """In MindFormers' form: a file with its configuration beside it, to answer with and to train further."""
+    report = train_adapter(base, "saved")
+    expected = load(base, report.model_folder).model.forward(PROMPT)
+    trained = base / "saved" / "checkpoint_trainable" / "rank_0"
+    np.testing.assert_array_equal(load(base, trained).model.forward(PROMPT), expected)
+    checkpoint = base / "saved" / "checkpoint" / "rank_0"
+    np.testing.assert_array_equal(load(base, report.checkpoint).model.forward(PROMPT), expected)
+    for number, start in enumerate((trained, checkpoint, report.checkpoint)):
+        journal = MemoryJournal()
+        train_adapter(base, f"further-{number}", journal, load_checkpoint=str(start))
+        assert report.loop.last_loss is not None
+        assert journal.of(StepDone)[0].report.loss < report.loop.first_loss
+
+
 def test_an_adapter_of_another_rank_or_another_base_is_refused(base: Path, tmp_path: Path) -> None:
     first = train_adapter(base, "ranked")
     with pytest.raises(ConfigError, match="lora_rank 4"):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from glm3.adapters.hub.catalog import PublishedModels
 from glm3.adapters.hub.http_downloader import HttpDownloader
+from glm3.adapters.msckpt.store import MindSporeCheckpointStore
 from glm3.adapters.strategy.store import FileStrategyStore
 from glm3.adapters.yaml.run_config_reader import YamlRunConfigReader
 from glm3.application.model_source import ModelSource, ModelSources
 from glm3.application.predict_source import predict_source
 from glm3.domain.errors import ConfigError, DownloadError
+from glm3.domain.tensors import DType, TensorSpec
 from support.cli import REPOSITORY
 
 PREDICT = REPOSITORY / "configs/glm3/predict_glm3_6b.yaml"
@@ -28,11 +31,21 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
+def checkpoint(path: Path) -> Path:
+    """Write a file of one small tensor."""
+    spec = TensorSpec("x", DType.FLOAT32, (1,))
+    with MindSporeCheckpointStore().create(path, [spec]) as writer:
+        writer.write("x", np.zeros(1, np.float32))
+    return path
+
+
 def found(*overrides: str, downloads: Path = Path("nowhere")) -> ModelSource:
     reader = YamlRunConfigReader()
     catalog = PublishedModels(REPOSITORY / "src/resources", downloads)
     sources = ModelSources(catalog, HttpDownloader(offline=True), reader)
-    return predict_source(reader.read(PREDICT, overrides), sources, [], FileStrategyStore())
+    return predict_source(
+        reader.read(PREDICT, overrides), sources, [MindSporeCheckpointStore()], FileStrategyStore()
+    )
 
 
 def test_a_folder_brings_its_shape_and_the_file_decides_generation(folder: Path) -> None:
@@ -49,22 +62,19 @@ def test_the_file_may_shorten_the_context_and_not_lengthen_it(folder: Path) -> N
 
 
 def test_a_single_file_without_a_configuration_has_the_shape_of_the_run(tmp_path: Path) -> None:
-    path = tmp_path / "x.ckpt"
-    path.touch()
+    path = checkpoint(tmp_path / "x.ckpt")
     source = found(f"load_checkpoint={path}")
     assert (source.weights, source.tokenizer, source.config.num_layers) == (path, None, 28)
 
 
 def test_a_single_file_uses_what_lies_beside_it(folder: Path) -> None:
-    path = folder / "x.ckpt"
-    path.touch()
+    path = checkpoint(folder / "x.ckpt")
     source = found(f"model.model_config.checkpoint_name_or_path={path}")
     assert (source.config.num_layers, source.tokenizer) == (2, folder / "tokenizer.model")
 
 
 def test_a_single_file_has_the_shape_of_the_yaml_beside_it(tmp_path: Path) -> None:
-    path = tmp_path / "x.ckpt"
-    path.touch()
+    path = checkpoint(tmp_path / "x.ckpt")
     (tmp_path / "x.yaml").write_text(json.dumps({"model": {"model_config": SHAPE}}))
     source = found(f"load_checkpoint={path}", "model.model_config.num_layers=7")
     assert (source.weights, source.config.num_layers, source.config.top_k) == (path, 2, 1)

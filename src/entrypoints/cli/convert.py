@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from glm3.entrypoints.cli.command import settings_of
-from glm3.entrypoints.cli.options import Precision
+from glm3.entrypoints.cli.options import LoraAlpha, Precision
 
 __all__ = ["EPILOG", "convert"]
 
@@ -21,6 +21,8 @@ Examples:
   glm3 convert glm3_6b.ckpt ./converted --to hf             and back
   glm3 convert ./chatglm3-6b out.safetensors --to safetensors --dtype bfloat16 --verify
   glm3 convert glm3_6b.pth glm3_6b.ckpt --to ckpt --check-files .
+  glm3 convert ./output/adapter lora.ckpt --to ckpt         an adapter to MindFormers
+  glm3 convert lora.ckpt ./adapter --to hf --lora-alpha 32  and to PEFT
 """
 
 
@@ -62,17 +64,18 @@ def convert(
             help="With --to ckpt: also write NAME.yaml and tokenizer.model; the folder is then a model.",
         ),
     ] = False,
+    lora_alpha: LoraAlpha = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST if it exists.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
 ) -> None:
-    """Convert weights between Hugging Face folders, MindSpore checkpoints and PyTorch files.
+    """Convert weights between Hugging Face folders, MindSpore checkpoints and PyTorch files; adapters too.
 
     hf is a folder of safetensors shards with config.json; ckpt is MindSpore's format; safetensors is one
     file that MindSpore loads; bin is PyTorch's. Memory stays small whatever the size, and DST appears
     whole or not at all. A .bin or .pth source needs the extra glm3[torch].
     """
     from glm3.application.convert import ConversionRequest
-    from glm3.application.convert import convert as carry_out
+    from glm3.application.convert_adapter import convert_any
     from glm3.domain.tensors import DType
     from glm3.entrypoints.cli.loading import container
     from glm3.entrypoints.cli.output import answer, note
@@ -90,7 +93,8 @@ def convert(
         extra_files=model_folder_files(source, target, overwrite=overwrite) if model_folder else {},
     )
     with progress("converting", quiet=quiet) as report:
-        result = carry_out(request, container(settings_of(context)).checkpoint_stores(), report)
+        parts = container(settings_of(context))
+        result = convert_any(request, parts.sources(), parts.checkpoint_stores(), report, alpha=lora_alpha)
     changes = ", ".join(
         before.value if before is after else f"{before.value} to {after.value}"
         for before, after in result.dtypes

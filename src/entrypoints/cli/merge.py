@@ -10,6 +10,7 @@ import typer
 
 from glm3.entrypoints.cli.command import settings_of
 from glm3.entrypoints.cli.convert import Format
+from glm3.entrypoints.cli.options import LoraAlpha
 
 if TYPE_CHECKING:
     from glm3.application.merge_checkpoints import MergeResult
@@ -23,6 +24,7 @@ Examples of an adapter:
   glm3 merge ./output/adapter ./merged                      a folder that glm3 chat -m ./merged loads
   glm3 merge ./output/adapter merged.ckpt --to ckpt --verify
   glm3 merge ./output/adapter ./merged --base ./chatglm3-6b
+  glm3 merge lora.ckpt ./merged --base ./chatglm3-6b --lora-alpha 32    of MindFormers
 \b
 Examples of ranks' slices:
   glm3 merge --src_ckpt_dir output/checkpoint_network --src_ckpt_strategy output/strategy \\
@@ -36,7 +38,8 @@ Examples of ranks' slices:
 def merge(
     context: typer.Context,
     adapter: Annotated[
-        Path | None, typer.Argument(metavar="ADAPTER", help="The folder of a LoRA adapter.")
+        Path | None,
+        typer.Argument(metavar="ADAPTER", help="The folder of a LoRA adapter, or a .ckpt of MindFormers."),
     ] = None,
     target: Annotated[
         Path | None, typer.Argument(metavar="DST", help="What to write: a folder for hf, else a file.")
@@ -84,6 +87,7 @@ def merge(
         str | None,
         typer.Option(metavar="MODEL", help="The weights an adapter was trained on, if they were moved."),
     ] = None,
+    lora_alpha: LoraAlpha = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Read the result again and compare every number.")
     ] = False,
@@ -109,7 +113,7 @@ def merge(
         "--weights_only": weights_only or None,
         "--trainable_only": trainable_only or None,
     }
-    adapters = {"ADAPTER": adapter, "DST": target, "--base": base}
+    adapters = {"ADAPTER": adapter, "DST": target, "--base": base, "--lora-alpha": lora_alpha}
     settings = settings_of(context)
     if _is_of_ranks(ranks, adapters):
         assert src_ckpt_dir is not None and dst_ckpt_dir is not None  # noqa: S101, PT018  # seen to above
@@ -129,7 +133,15 @@ def merge(
     else:
         assert adapter is not None and target is not None  # noqa: S101, PT018  # seen to above
         _merge_adapter(
-            settings, adapter, target, to=to, base=base, verify=verify, overwrite=overwrite, quiet=quiet
+            settings,
+            adapter,
+            target,
+            to=to,
+            base=base,
+            alpha=lora_alpha,
+            verify=verify,
+            overwrite=overwrite,
+            quiet=quiet,
         )
 
 
@@ -165,6 +177,7 @@ def _merge_adapter(
     *,
     to: Format | None,
     base: str | None,
+    alpha: float | None,
     verify: bool,
     overwrite: bool,
     quiet: bool,
@@ -180,6 +193,7 @@ def _merge_adapter(
         target=target,
         format=(to or Format.hf).value,
         base=base,
+        alpha=alpha,
         verify=verify,
         overwrite=overwrite,
     )

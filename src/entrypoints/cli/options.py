@@ -20,6 +20,7 @@ __all__ = [
     "Dtype",
     "KVCache",
     "Kernels",
+    "LoraAlpha",
     "Model",
     "Precision",
     "Quant",
@@ -72,6 +73,15 @@ class Precision(StrEnum):
 
 
 Dtype = Annotated[Precision, typer.Option(help="Precision of the weights in memory.")]
+
+
+LoraAlpha = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="How strong an adapter in a .ckpt is, where no adapter_config.json or YAML beside it says so.",
+    ),
+]
 
 
 Quant = Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from glm3.application.convert import ConversionRequest, ConversionResult, Progress
-from glm3.application.convert import convert as carry_out
+from glm3.application.convert_adapter import convert_any
 from glm3.entrypoints.container import build_container
 from glm3.entrypoints.model_folder import model_folder_files
 from glm3.entrypoints.python.dtypes import floating_dtype
@@ -23,11 +23,15 @@ def convert(
     overwrite: bool = False,
     check_files: str | Path | None = None,
     model_folder: bool = False,
+    lora_alpha: float | None = None,
     progress: Progress | None = None,
 ) -> ConversionResult:
     """Convert weights between ``hf``, ``ckpt``, ``safetensors`` and ``bin``, one tensor at a time.
 
     The target appears whole or not at all. Numbers keep their bits unless ``dtype`` changes them.
+
+    An adapter becomes PEFT's folder (``hf``) or a file with the names of MindFormers; ``lora_alpha`` is how
+    strong one in a file is, where nothing beside it says so.
 
     ``model_folder`` also writes a YAML and the tokenizer beside a ``.ckpt``: its folder can then be loaded.
 
@@ -48,4 +52,5 @@ def convert(
         if model_folder
         else {},
     )
-    return carry_out(request, build_container().checkpoint_stores(), progress)
+    parts = build_container()
+    return convert_any(request, parts.sources(), parts.checkpoint_stores(), progress, alpha=lora_alpha)

@@ -60,10 +60,13 @@ def merge_adapter(
     to: str = "hf",
     *,
     base: str | None = None,
+    lora_alpha: float | None = None,
     verify: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Fold a LoRA adapter into the weights it was trained on, and return what was written.
+
+    ``lora_alpha`` is how strong an adapter in a ``.ckpt`` is, where nothing beside it says so.
 
     Raises:
         CheckpointError: the adapter is damaged, or was trained on other weights.
@@ -75,6 +78,7 @@ def merge_adapter(
         target=Path(target),
         format=to,
         base=base,
+        alpha=lora_alpha,
         verify=verify,
         overwrite=overwrite,
     )

@@ -1,4 +1,7 @@
-"""A prefix that lies among the weights of its network, as ChatGLM's own finetuning saves both together."""
+"""An adapter that lies among the weights of its network, as MindFormers and ChatGLM's own code save them.
+
+A prefix tells all of itself. How strong a low-rank adapter is must be known from elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from glm3.application.adapter_folder import add_adapter
 from glm3.domain.ports.checkpoint_store import CheckpointReader
 from glm3.domain.ports.model import LanguageModel
 from glm3.domain.tensors import Array, TensorSpec, to_float32
+from glm3.domain.training.lora import is_adapter_state
 from glm3.domain.training.prefix import is_prefix_parameter, prefix_of
 
 __all__ = ["NetworkReader", "apply_prefix_in"]
@@ -18,13 +22,17 @@ __all__ = ["NetworkReader", "apply_prefix_in"]
 
 @frozen(eq=False)
 class NetworkReader:
-    """A checkpoint without the prefix in it."""
+    """A checkpoint without the adapters in it."""
 
     whole: CheckpointReader
 
     @property
     def tensors(self) -> Mapping[str, TensorSpec]:
-        return {name: spec for name, spec in self.whole.tensors.items() if not is_prefix_parameter(name)}
+        return {
+            name: spec
+            for name, spec in self.whole.tensors.items()
+            if not (is_prefix_parameter(name) or is_adapter_state(name))
+        }
 
     @property
     def metadata(self) -> Mapping[str, str]:
