@@ -188,6 +188,15 @@ def test_the_yaml_of_the_run_tells_strength_and_base(
     np.testing.assert_array_equal(logits(sources, file), logits(sources, folder))
 
 
+def test_an_adapter_of_a_bare_checkpoint_with_a_yaml_beside_it_answers(
+    sources: ModelSources, folder: Path, tmp_path: Path
+) -> None:
+    named = {to_mindspore_name(name): array for name, array in weights().items()}
+    file = with_yaml(write(tmp_path / "ms" / "glm3.ckpt", named))
+    write_adapter(tmp_path / "other", adapter(), LORA, BaseIdentity.of(str(file), file), STORES, 1)
+    np.testing.assert_array_equal(logits(sources, tmp_path / "other"), logits(sources, folder))
+
+
 @pytest.mark.parametrize("trained", [False, True])
 def test_a_checkpoint_of_network_and_adapter_answers_and_merges_as_both(
     sources: ModelSources, folder: Path, tmp_path: Path, trained: bool
