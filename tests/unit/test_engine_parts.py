@@ -129,6 +129,7 @@ def test_chunks_are_as_long_as_a_step_may_take():
 def test_slots_follow_the_memory():
     config = ModelConfig()  # 28 layers, 2 groups of 128: 57,344 bytes a token
     assert slots_within(4 * 2**30, config, 8192) == 9
+    assert slots_within(4 * 2**30, config, 8192, "fp16") == 18
     assert slots_within(1, config, 8192) == 1
     assert slots_within(2**60, config, 8192) == 64
 

@@ -8,8 +8,8 @@ from glm3.domain.model_config import ModelConfig
 
 __all__ = ["EngineLimits", "slots_within"]
 
-_FLOAT32_BYTES = 4
 _MOST_SLOTS = 64
+_VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
 
 @frozen(kw_only=True)
@@ -34,7 +34,8 @@ class EngineLimits:
     step_seconds: float = field(default=0.5, validator=validators.gt(0))
 
 
-def slots_within(budget_bytes: int, config: ModelConfig, slot_tokens: int) -> int:
-    """Return how many rows of a float32 KV cache fit the budget: at least 1, at most 64."""
-    token_bytes = 2 * config.num_layers * config.num_kv_heads * config.kv_channels * _FLOAT32_BYTES
+def slots_within(budget_bytes: int, config: ModelConfig, slot_tokens: int, cache_format: str = "fp32") -> int:
+    """Return how many rows of a KV cache of that format fit the budget: at least 1, at most 64."""
+    values = 2 * config.num_layers * config.num_kv_heads * config.kv_channels
+    token_bytes = values * _VALUE_BYTES[cache_format]
     return max(1, min(_MOST_SLOTS, budget_bytes // (token_bytes * slot_tokens)))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from glm3.domain.chat_defaults import DEFAULT_TEMPERATURE, DEFAULT_TOP_P
+
 if TYPE_CHECKING:
     from glm3.domain.generation import GenerationConfig
     from glm3.domain.ports.backend import LoadOptions
@@ -28,9 +30,6 @@ __all__ = [
     "load_options",
     "sampling_options",
 ]
-
-DEFAULT_TEMPERATURE = DEFAULT_TOP_P = 0.8
-"""As ChatGLM3's own chat() has them."""
 
 Model = Annotated[
     str,

@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glm3.entrypoints.cli.command import settings_of
-from glm3.entrypoints.cli.options import Dtype, Kernels, Model, Precision, Threads, load_options
+from glm3.entrypoints.cli.options import (
+    Adapter,
+    Dtype,
+    Kernels,
+    KVCache,
+    Model,
+    Precision,
+    Quant,
+    Threads,
+    load_options,
+)
 
 if TYPE_CHECKING:
     from glm3.application.load_model import LoadedModel
     from glm3.application.serving.service import ChatService
-    from glm3.domain.engine.limits import EngineLimits
     from glm3.domain.model_config import ModelConfig
 
 __all__ = ["EPILOG", "serve"]
@@ -22,7 +31,7 @@ EPILOG = """\
 \b
 Examples:
   glm3 serve                                     the embedded model at http://127.0.0.1:8000/v1
-  glm3 serve -m ./chatglm3-6b --slots 8
+  glm3 serve -m ./chatglm3-6b --quant int4 --slots 8
   GLM3_TOKEN=$(openssl rand -hex 32) glm3 serve --http 0.0.0.0:8000
   curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
       -d '{"messages": [{"role": "user", "content": "你好"}]}'
@@ -35,6 +44,7 @@ _MIB = 2**20
 def serve(
     context: typer.Context,
     model: Model = "tiny",
+    adapter: Adapter = None,
     http: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where the OpenAI-compatible server listens.")
     ] = "127.0.0.1:8000",
@@ -84,6 +94,8 @@ def serve(
     kernels: Kernels = "auto",
     dtype: Dtype = Precision.float32,
     threads: Threads = None,
+    quant: Quant = None,
+    kv_cache: KVCache = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No notes.")] = False,
 ) -> None:
     """Serve a model to others over HTTP, as OpenAI's API.
@@ -96,6 +108,7 @@ def serve(
     from glm3.application.serving.access import AccessPolicy
     from glm3.application.serving.lifecycle import Lifecycle
     from glm3.application.serving.limits import ServiceLimits
+    from glm3.domain.engine.limits import EngineLimits, slots_within
     from glm3.entrypoints.cli.loading import container, open_model
     from glm3.entrypoints.cli.output import note
     from glm3.entrypoints.http.app import build_app
@@ -109,7 +122,7 @@ def serve(
     address = Address.parse(http, "--http")
     tokens = read_tokens(token_file)
     _check_exposure(address.is_loopback, bool(tokens), allow_anonymous, str(address))
-    options = load_options(kernels, dtype, threads)
+    options = load_options(kernels, dtype, threads, quant, kv_cache)
     access = AccessPolicy(tokens, rate)
     lifecycle = Lifecycle()
     metrics = container(settings).serving_metrics()
@@ -123,10 +136,12 @@ def serve(
     server = HttpServer(build_app(lifecycle, access, metrics, http_settings), bind(address))
 
     def load() -> LoadedModel:
-        return open_model(settings, model, options, quiet=quiet)
+        return open_model(settings, model, options, adapter=adapter, quiet=quiet)
 
     def limits_for(config: ModelConfig) -> EngineLimits:
-        return _engine_limits(config, slots, slot_tokens, kv_memory, queue)
+        tokens = min(slot_tokens or config.seq_length, config.seq_length)
+        fitting = slots_within(int(kv_memory * _GIB), config, tokens, options.cache_format)
+        return EngineLimits(slots=slots or fitting, slot_tokens=tokens, queue=queue)
 
     def announce(service: ChatService) -> None:
         if not quiet:
@@ -167,14 +182,3 @@ def _check_exposure(is_loopback: bool, has_tokens: bool, allow_anonymous: bool, 
             found=address,
             hint="set GLM3_TOKEN, give --token-file, or say --allow-anonymous",
         )
-
-
-def _engine_limits(
-    config: ModelConfig, slots: int | None, slot_tokens: int | None, kv_memory: float, queue: int
-) -> EngineLimits:
-    from glm3.domain.engine.limits import EngineLimits, slots_within
-
-    tokens = min(slot_tokens or config.seq_length, config.seq_length)
-    return EngineLimits(
-        slots=slots or slots_within(int(kv_memory * _GIB), config, tokens), slot_tokens=tokens, queue=queue
-    )
