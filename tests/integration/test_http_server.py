@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import socket
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.responses import PlainTextResponse
 
 from glm3.adapters.memory.scripted_model import ScriptedModel, hashed_scores
 from glm3.application.serving.access import AccessPolicy
@@ -24,7 +26,9 @@ from glm3.domain.generation import GenerationConfig
 from glm3.domain.prompt import PromptBuilder
 from glm3.domain.reply_stream import ReplyStream
 from glm3.domain.tool_call import format_tool_call
+from glm3.entrypoints.http.server import HttpServer
 from glm3.entrypoints.http.settings import HttpSettings
+from glm3.entrypoints.serving.address import Address, bind
 from support.serving import TOKENIZER, Served, replies_model, serving
 
 USER = {"role": "user", "content": "hello"}
@@ -216,6 +220,20 @@ def test_idle_connections_disturb_nobody(plain):
     finally:
         for connection in idle:
             connection.close()
+
+
+def test_connections_on_which_nobody_asks_are_closed():
+    listener = bind(Address("127.0.0.1", 0))
+    server = HttpServer(PlainTextResponse("hello"), listener, idle_seconds=1)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    thread.start()
+    try:
+        with socket.create_connection((server.address.host, server.address.port), timeout=10) as idle:
+            assert httpx.get(server.url).text == "hello"
+            assert idle.recv(1) == b""
+    finally:
+        server.stop()
+        thread.join(timeout=10)
 
 
 def test_the_services_phases_show():

@@ -5,7 +5,8 @@ from __future__ import annotations
 __all__ = ["ChunkBudget"]
 
 _SMALLEST = 16
-_FIRST_GUESS = 64
+_FIRST_GUESS = 32
+_PATIENCE = 4.0  # times as long where no answer waits: cancellations and newcomers still do
 _WEIGHT = 0.3  # of the newest measurement
 
 
@@ -13,8 +14,8 @@ class ChunkBudget:
     """Learn the model's prefill speed, and cut prompts so that running answers do not stall.
 
     Args:
-        largest: tokens per call when nobody's answer is running, and the bound otherwise.
-        step_seconds: how long a call may take while an answer is running.
+        largest: most tokens of a call.
+        step_seconds: how long a call may take while an answer is running; four times that otherwise.
     """
 
     def __init__(self, largest: int, step_seconds: float) -> None:
@@ -24,11 +25,10 @@ class ChunkBudget:
 
     def tokens(self, *, answers_run: bool) -> int:
         """Return the prompt tokens the next call may hold."""
-        if not answers_run:
-            return self._largest
+        patience = 1.0 if answers_run else _PATIENCE
         if self._tokens_per_second is None:
-            return min(_FIRST_GUESS, self._largest)
-        fitting = int(self._tokens_per_second * self._step_seconds)
+            return min(int(_FIRST_GUESS * patience), self._largest)
+        fitting = int(self._tokens_per_second * self._step_seconds * patience)
         return min(max(fitting, _SMALLEST), self._largest)
 
     def observe(self, tokens: int, seconds: float) -> None:

@@ -22,8 +22,8 @@ class EngineLimits:
         queue: requests that may wait for a slot.
         queue_per_client: requests of one client that may wait; None means no bound of its own.
         prefill_chunk: most prompt tokens in one call of the model.
-        step_seconds: how long a call may take while somebody's answer is running; prompts are cut into
-            chunks to fit.
+        step_seconds: how long a call may take while somebody's answer is running, a quarter of what it may
+            take otherwise; prompts are cut into chunks to fit.
     """
 
     slots: int = field(default=8, validator=validators.ge(1))

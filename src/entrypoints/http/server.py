@@ -21,9 +21,12 @@ _FLUSH_SECONDS = 5
 
 
 class HttpServer:
-    """Serve an application; see :class:`glm3.entrypoints.serving.frontend.Frontend`."""
+    """Serve an application; see :class:`glm3.entrypoints.serving.frontend.Frontend`.
 
-    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+    Connections on which nothing is asked for ``idle_seconds`` are closed.
+    """
+
+    def __init__(self, app: ASGIApp, listener: socket.socket, idle_seconds: int = _IDLE_SECONDS) -> None:
         # At level debug it would write every chunk, and so every answer, to the log.
         logging.getLogger("sse_starlette").setLevel(logging.INFO)
         self._listener = listener
@@ -38,7 +41,7 @@ class HttpServer:
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_keep_alive=_IDLE_SECONDS,
+            timeout_keep_alive=idle_seconds,
             timeout_graceful_shutdown=_FLUSH_SECONDS,
         )
         self._server = _Server(config)
