@@ -38,6 +38,8 @@ struct InputTile {
   const std::int32_t* sums;   // (steps, tokens)
 };
 
+typedef std::int8_t SmallVec __attribute__((vector_size(kLanes)));
+
 class RoundedInputs {
  public:
   // Rounds x (tokens, in), padding inputs with zeros up to `padded_in`, a multiple of 32.
@@ -85,19 +87,20 @@ class RoundedInputs {
       const float largest = max_lanes(largest_lanes);
       const bool finite = max_lanes(__builtin_convertvector(nan_lanes, Vec) * -1.0f) == 0.0f;
       const float inverse = finite && largest > 0.0f ? 127.0f / largest : 0.0f;
-      std::int32_t sum = 0;
-      std::int8_t rounded[kStep];
-      if (std::isinf(inverse)) {  // denormal inputs: nothing a product would keep
-        std::memset(rounded, 0, sizeof rounded);
-      } else {
+      IntVec sum_lanes{};
+      std::int8_t rounded[kStep] = {};
+      if (!std::isinf(inverse)) {  // it is for denormal inputs: nothing a product would keep
         constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
         for (Index i = 0; i < kStep; i += kLanes) {
           const Vec value = finite ? load(values + i) : Vec{};
           const IntVec level = __builtin_convertvector((value * inverse + kRounder) - kRounder, IntVec);
-          for (int lane = 0; lane < kLanes; ++lane) rounded[i + lane] = static_cast<std::int8_t>(level[lane]);
+          const SmallVec bytes = __builtin_convertvector(level, SmallVec);
+          std::memcpy(rounded + i, &bytes, sizeof bytes);
+          sum_lanes += level;
         }
-        for (Index i = 0; i < kStep; ++i) sum += rounded[i];
       }
+      std::int32_t sum = 0;
+      for (int lane = 0; lane < kLanes; ++lane) sum += sum_lanes[lane];
       scales[step * width + token] = finite ? largest / 127.0f : std::numeric_limits<float>::quiet_NaN();
       sums[step * width + token] = sum;
       for (Index i = 0; i < kStep; i += 4)
