@@ -41,6 +41,8 @@ def decode(content: bytes) -> StoredStrategy:
     message = StrategyMap()
     try:
         message.ParseFromString(content)
+    except UnicodeDecodeError as error:  # from protobuf's decoder in Python, which MindSpore asks for
+        raise _not_text(error.object) from None
     except DecodeError:
         raise CheckpointError(
             "no strategy in protobuf form",
@@ -76,5 +78,9 @@ def _layout_of(parameter: Parameter) -> StoredLayout:
 def _text(name: str | bytes) -> str:
     """Refuse a name that is no UTF-8: protobuf's native decoder hands such a one out as bytes."""
     if isinstance(name, bytes):
-        raise CheckpointError("a name is not UTF-8", found=repr(name), hint="the file is damaged")
+        raise _not_text(name)
     return name
+
+
+def _not_text(name: bytes) -> CheckpointError:
+    return CheckpointError("a name is not UTF-8", found=repr(name), hint="the file is damaged")
