@@ -86,14 +86,19 @@ def complete_rows(
 ) -> Mapping[str, Array]:
     """Return complete parameters, where each rank may have its ``rows`` of them only.
 
-    Every rank must call it, all with rows or all with complete ones.
+    Every rank must call it, all with rows or all with complete ones. What is not shared stays where it is
+    until it is looked up.
     """
-    complete = dict(parameters)
+    makers = {name: partial(parameters.__getitem__, name) for name in parameters}
     for name, own in rows.items():
-        part = complete.get(name)
+        part = parameters.get(name)
         if part is not None and part.shape == (own.stop - own.start, *shapes[name][1:]):
-            complete[name] = np.concatenate(communicator.all_gather(part))
-    return complete
+            makers[name] = partial(_same, np.concatenate(communicator.all_gather(part)))
+    return LazyArrays(makers)
+
+
+def _same(array: Array) -> Array:
+    return array
 
 
 def _parameter_of(name: str) -> str:
