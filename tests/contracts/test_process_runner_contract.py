@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from glm3.domain.ports.process_runner import (
     ProcessSpec,
     Woken,
 )
+from support.launcher import gone
 
 ADAPTERS = [LocalProcessRunner, FakeProcessRunner]
 
@@ -218,17 +217,3 @@ def test_a_launcher_elsewhere_is_sent_its_orders(tmp_path: Path):
 def test_what_cannot_be_started_is_told(changes: dict, error: type):
     with pytest.raises(error):
         LocalProcessRunner().start(local("pass", **changes))
-
-
-def gone(pid: int) -> bool:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.05)
-    os.kill(pid, 9)
-    return False

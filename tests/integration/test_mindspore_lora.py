@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from glm3.adapters.memory.numpy_model import NumpyModel
-from glm3.adapters.memory.single_process_communicator import SingleProcessCommunicator
 from glm3.domain.errors import InvalidInputError, ParameterMismatchError
 from glm3.domain.ports.training import MicroBatch, SupportsLoRA
 from glm3.domain.tensors import DType, from_float32
 from glm3.domain.training.lora import LoRAConfig, adapted_modules, adapter_names, adapter_shapes, merge
-from glm3.domain.training.options import TrainOptions
 from support.models import KERNEL_SETS, kernel_set, mindspore_model, tiny_config
+from support.trainers import assert_bits_equal, begin, kept
 
 CONFIG = tiny_config(num_layers=1)
 EVERYWHERE = LoRAConfig(rank=3, alpha=6, target_modules="*")
@@ -50,20 +49,6 @@ def folded(parameters, adapter, lora):
         a, b = adapter_names(module)
         weights[f"{module}.weight"] = merge(weights[f"{module}.weight"], adapter[a], adapter[b], lora.scale)
     return weights
-
-
-def begin(model, **options):
-    return model.trainer(TrainOptions(**options), SingleProcessCommunicator())
-
-
-def kept(arrays):
-    return {name: np.array(array) for name, array in arrays.items()}
-
-
-def assert_bits_equal(actual, expected):
-    assert actual.keys() == expected.keys()
-    for name, array in expected.items():
-        np.testing.assert_array_equal(actual[name], array, err_msg=name)
 
 
 def test_a_fresh_adapter_does_not_change_the_answers(parameters, kernels):

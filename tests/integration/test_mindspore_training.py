@@ -12,6 +12,7 @@ from glm3.domain.ports.training import MicroBatch
 from glm3.domain.tensors import DType, from_float32, to_float32
 from glm3.domain.training.options import OptimizerKind, TrainOptions, decays
 from support.models import KERNEL_SETS, mindspore_model, tiny_config
+from support.trainers import assert_bits_equal, kept
 
 RATE = 1e-2
 CONFIG = tiny_config(num_layers=1)
@@ -37,16 +38,6 @@ def trainer_of(parameters, kernels="cpu", dtype=DType.FLOAT32, **options):
     stored = {name: from_float32(array, dtype) for name, array in parameters.items()}
     model = mindspore_model(CONFIG, stored, kernels=kernels, dtype=dtype, dtypes=dict.fromkeys(stored, dtype))
     return model.trainer(TrainOptions(**options), SingleProcessCommunicator())
-
-
-def kept(arrays):
-    return {name: np.array(array) for name, array in arrays.items()}
-
-
-def assert_bits_equal(actual, expected):
-    assert actual.keys() == expected.keys()
-    for name, array in expected.items():
-        np.testing.assert_array_equal(actual[name], array, err_msg=name)
 
 
 @pytest.mark.parametrize("parts", [1, 2])

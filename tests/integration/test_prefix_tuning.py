@@ -7,7 +7,6 @@ import pytest
 
 from glm3.adapters.memory.numpy_backend import NumpyBackend
 from glm3.adapters.memory.numpy_model import NumpyModel
-from glm3.adapters.memory.single_process_communicator import SingleProcessCommunicator
 from glm3.adapters.mindspore.backend import MindSporeBackend
 from glm3.domain.errors import ContextLengthError, InvalidInputError, ParameterMismatchError
 from glm3.domain.ports.backend import LoadOptions
@@ -15,12 +14,13 @@ from glm3.domain.ports.training import MicroBatch, SupportsPrefix
 from glm3.domain.prompt_cache import PromptCache
 from glm3.domain.tensors import DType, from_float32
 from glm3.domain.training.lora import LoRAConfig
-from glm3.domain.training.options import OptimizerKind, TrainOptions
+from glm3.domain.training.options import OptimizerKind
 from glm3.domain.training.prefix import PrefixConfig, prefix_keys_values, prefix_shapes
 from glm3.entrypoints.paths import cache_folder
 from support.models import KERNEL_SETS, ArrayReader, mindspore_model, native_model, tiny_config
 from support.native import kernel_build
 from support.torch_prefix import TorchPrefixModel
+from support.trainers import assert_bits_equal, begin, kept
 
 CONFIG = tiny_config()
 SMALL = tiny_config(
@@ -72,20 +72,6 @@ def batch(ids=IDS, supervised=None):
     if supervised is not None:
         targets[:, supervised:] = -100
     return MicroBatch(ids[:, :-1].astype(np.int32), targets)
-
-
-def begin(model, **options):
-    return model.trainer(TrainOptions(**options), SingleProcessCommunicator())
-
-
-def kept(arrays):
-    return {name: np.array(array) for name, array in arrays.items()}
-
-
-def assert_bits_equal(actual, expected):
-    assert actual.keys() == expected.keys()
-    for name, array in expected.items():
-        np.testing.assert_array_equal(actual[name], array, err_msg=name)
 
 
 @pytest.mark.parametrize("kind", KINDS)

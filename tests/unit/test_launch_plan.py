@@ -14,6 +14,7 @@ from glm3.application.rank_tables import await_table, usable_table
 from glm3.domain.errors import MultipleFaultsError, UsageError
 from glm3.domain.launching.rank_environment import RankFolders
 from glm3.domain.rank_table import DeviceRange, parse_rank_table
+from support.launcher import write_table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = REPOSITORY / "configs" / "glm3" / "glm3_tiny.yaml"
@@ -34,26 +35,6 @@ def planner(**changes) -> LaunchPlanner:
 def request(folder: Path, **changes) -> LaunchRequest:
     folders = RankFolders(output=folder, log=folder / "log", download=folder, save=folder)
     return LaunchRequest(command=("work",), folder=folder, folders=folders, **changes)
-
-
-def write_table(folder: Path, servers: int = 1, devices: int = 2) -> Path:
-    listed = [
-        {
-            "server_id": f"10.0.0.{s}",
-            "device": [
-                {"device_id": str(d), "device_ip": f"192.0.{s}.{d}", "rank_id": str(s * devices + d)}
-                for d in range(devices)
-            ],
-        }
-        for s in range(servers)
-    ]
-    path = folder / "table.json"
-    path.write_text(
-        json.dumps(
-            {"version": "1.0", "server_count": str(servers), "server_list": listed, "status": "completed"}
-        )
-    )
-    return path
 
 
 def config(*overrides: str):
