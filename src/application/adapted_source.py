@@ -22,7 +22,7 @@ from glm3.domain.errors import ConfigError, MissingFileError
 from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.training.lora import LoRAConfig
 
-__all__ = ["adapted_source", "base_name", "find_adapter"]
+__all__ = ["adapted_source", "base_name", "find_adapter", "require_adapter"]
 
 
 def adapted_source(
@@ -44,13 +44,10 @@ def adapted_source(
         Glm3Error: see :meth:`ModelSources.resolve`.
     """
     folder = Path(name_or_path if adapter is None else adapter)
-    stored = find_adapter(folder, sources, stores)
-    if stored is None and adapter is None:
-        return sources.resolve(name_or_path, with_weights=with_weights, progress=progress)
+    find = find_adapter if adapter is None else require_adapter
+    stored = find(folder, sources, stores)
     if stored is None:
-        raise MissingFileError(
-            "holds no adapter", path=folder, expected="the folder of an adapter, or a .ckpt with one in it"
-        )
+        return sources.resolve(name_or_path, with_weights=with_weights, progress=progress)
     base = str(name_or_path) if adapter is not None else base_name(stored, sources)
     source = sources.resolve(base, with_weights=with_weights, progress=progress)
     if with_weights:
@@ -93,6 +90,23 @@ def find_adapter(
             hint="make a folder of it: glm3 convert FILE FOLDER --to hf --lora-alpha NUMBER",
         )
     return stored_in_file(found, found.config(alpha), base)
+
+
+def require_adapter(
+    path: Path, sources: ModelSources, stores: Sequence[CheckpointStore], *, alpha: float | None = None
+) -> StoredAdapter:
+    """Return the adapter at a place, as :func:`find_adapter` does.
+
+    Raises:
+        MissingFileError: there is none.
+        Glm3Error: see :func:`find_adapter`.
+    """
+    found = find_adapter(path, sources, stores, alpha=alpha)
+    if found is None:
+        raise MissingFileError(
+            "holds no adapter", path=path, expected="the folder of an adapter, or a .ckpt with one in it"
+        )
+    return found
 
 
 def base_name(adapter: StoredAdapter, sources: ModelSources, otherwise: str | None = None) -> str:

@@ -22,7 +22,7 @@ from glm3.domain.parameter_check import compare_parameters
 from glm3.domain.parameters import from_mindspore_name
 from glm3.domain.ports.checkpoint_store import CheckpointReader, CheckpointStore
 from glm3.domain.recast import recast
-from glm3.domain.tensors import Array, DType, TensorSpec
+from glm3.domain.tensors import Array, DType, TensorSpec, row_slabs
 
 __all__ = ["ConversionRequest", "ConversionResult", "Progress", "convert"]
 
@@ -75,15 +75,6 @@ class _Move:
 
     source: TensorSpec
     target: TensorSpec
-
-    def slabs(self) -> Iterator[slice | None]:
-        """Yield row ranges of about ``_SLAB_BYTES``; None for a tensor that is one slab."""
-        if self.source.nbytes <= _SLAB_BYTES or not self.source.shape:
-            yield None
-            return
-        step = max(1, _SLAB_BYTES * self.source.shape[0] // self.source.nbytes)
-        for start in range(0, self.source.shape[0], step):
-            yield slice(start, min(start + step, self.source.shape[0]))
 
     def read(self, reader: CheckpointReader, rows: slice | None) -> Array:
         """Return a slab in the target's dtype."""
@@ -166,7 +157,7 @@ def _walk(moves: Sequence[_Move], progress: Progress | None) -> Iterator[tuple[_
     """Yield every slab of every tensor, and report each when it has been dealt with."""
     done, total = 0, sum(move.source.nbytes for move in moves)
     for move in moves:
-        for rows in move.slabs():
+        for rows in row_slabs(move.source, _SLAB_BYTES):
             yield move, rows
             length = move.source.shape[0] if rows else 1
             done += move.source.nbytes * (rows.stop - rows.start if rows else 1) // max(1, length)

@@ -20,6 +20,7 @@ from glm3.domain.launching.rank_environment import (
     scheduler_environment,
 )
 from glm3.domain.ports.process_runner import ProcessSpec
+from glm3.domain.rank_files import rank_folder
 from glm3.domain.rank_table import DeviceRange, RankTable
 from glm3.domain.run_config import RunConfig
 
@@ -138,7 +139,7 @@ class LaunchPlanner:
                     threads=threads,
                     kept=self.kept,
                 ),
-                log=request.folders.log / f"rank_{place.rank}" / LOG_NAME,
+                log=request.folders.log / rank_folder(place.rank) / LOG_NAME,
             )
             for place, threads in zip(placing.places, shares, strict=True)
         )

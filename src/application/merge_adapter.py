@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
-from glm3.application.adapted_source import find_adapter
+from glm3.application.adapted_source import require_adapter
 from glm3.application.checkpoint_stores import find_store
 from glm3.application.convert import ConversionRequest, ConversionResult, Progress, convert
 from glm3.application.model_source import ModelSources
@@ -62,13 +62,7 @@ def merge_adapter(
         MissingFileError: the base has no weights.
         UsageError, StorageError: the target does not suit the format, or cannot be written.
     """
-    adapter = find_adapter(request.adapter, sources, stores, alpha=request.alpha)
-    if adapter is None:
-        raise MissingFileError(
-            "holds no adapter",
-            path=request.adapter,
-            expected="the folder of an adapter, or a .ckpt with one in it",
-        )
+    adapter = require_adapter(request.adapter, sources, stores, alpha=request.alpha)
     lora = adapter.config
     if not isinstance(lora, LoRAConfig):
         raise ConfigError(

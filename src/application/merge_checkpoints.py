@@ -26,7 +26,6 @@ from glm3.domain.checksums import (
     crc32,
     drop_checksums,
     read_checksums,
-    row_slabs,
     tensor_crc32,
     write_checksums,
 )
@@ -37,7 +36,7 @@ from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.positional_io import free_bytes
 from glm3.domain.rank_files import RankFiles, find_rank_files, rank_folder, ranks_text
 from glm3.domain.resumable_folder import resumable_folder
-from glm3.domain.tensors import Array, TensorSpec
+from glm3.domain.tensors import Array, TensorSpec, row_slabs
 
 __all__ = ["DEFAULT_PREFIX", "FORMATS", "MergeRequest", "MergeResult", "Progress", "merge_checkpoints"]
 

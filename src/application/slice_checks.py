@@ -10,8 +10,9 @@ from attrs import frozen
 
 from glm3.application.in_order import in_order
 from glm3.application.slice_sources import SliceSources
-from glm3.domain.checksums import crc32, read_checksums, row_slabs, tensor_crc32
+from glm3.domain.checksums import crc32, read_checksums, tensor_crc32
 from glm3.domain.errors import CheckpointError, Glm3Error, MultipleFaultsError
+from glm3.domain.tensors import row_slabs
 
 __all__ = ["SliceCheck", "check_slices"]
 

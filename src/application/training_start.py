@@ -19,6 +19,7 @@ from glm3.domain.atomic_write import staged_file, write_durably
 from glm3.domain.errors import CheckpointError, ConfigError, MissingFileError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.ports.checkpoint_store import CheckpointStore
+from glm3.domain.rank_files import rank_folder
 from glm3.domain.run_config import RunConfig
 from glm3.domain.training.checkpoint_names import BEST, LAST, CheckpointName, in_order, latest
 from glm3.domain.training.output_tree import OutputTree
@@ -173,8 +174,8 @@ def checkpoint_at(
         MissingFileError: there is none.
     """
     path = tree.checkpoint / name if name in (LAST, BEST) and not Path(name).exists() else Path(name)
-    if path.is_dir() and (path / f"rank_{tree.rank}").is_dir():
-        path = path / f"rank_{tree.rank}"
+    if path.is_dir() and (path / rank_folder(tree.rank)).is_dir():
+        path = path / rank_folder(tree.rank)
     found: Path | None = path if path.is_file() else None
     if path.is_dir() or path.name == LAST:
         found = _chosen(path if path.is_dir() else path.parent, choose)
@@ -257,4 +258,4 @@ def _weights_of_model(name: str, config: RunConfig, sources: ModelSources, tree:
 def _of_a_run(folder: Path, tree: OutputTree) -> bool:
     """Tell a folder of training checkpoints from a model's folder."""
     names = [entry.name for entry in folder.iterdir()]
-    return f"rank_{tree.rank}" in names or latest(names) is not None
+    return rank_folder(tree.rank) in names or latest(names) is not None

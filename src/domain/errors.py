@@ -32,6 +32,7 @@ __all__ = [
     "UnavailableError",
     "UnknownModelError",
     "UsageError",
+    "raise_faults",
 ]
 
 
@@ -97,6 +98,14 @@ class MultipleFaultsError(ConfigError):
 
     def __str__(self) -> str:
         return "\n".join([self.message, *(f"- {fault}" for fault in self.faults)])
+
+
+def raise_faults(summary: str, faults: Sequence[Glm3Error]) -> None:
+    """Raise one fault as it is, several as a MultipleFaultsError, none not at all."""
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise MultipleFaultsError(summary, faults)
 
 
 class ConversationError(InvalidInputError):

@@ -14,7 +14,7 @@ from typing import Any, cast
 from attrs import Attribute, evolve, field, fields, frozen
 
 from glm3.domain.coercion import as_bool, as_float, as_int, as_text, optional
-from glm3.domain.errors import ConfigError, MultipleFaultsError
+from glm3.domain.errors import ConfigError, raise_faults
 from glm3.domain.tensors import DType
 
 __all__ = ["ModelConfig"]
@@ -105,10 +105,7 @@ class ModelConfig:
 
     def __attrs_post_init__(self) -> None:
         faults = self._broken_rules()
-        if len(faults) == 1:
-            raise faults[0]
-        if faults:
-            raise MultipleFaultsError(f"{len(faults)} faults in the model configuration", faults)
+        raise_faults(f"{len(faults)} faults in the model configuration", faults)
 
     def _broken_rules(self) -> list[ConfigError]:
         faults: list[ConfigError] = []
@@ -206,10 +203,7 @@ class ModelConfig:
                         "wrong type", path=path, field=name, expected=error.args[0], found=repr(values[name])
                     )
                 )
-        if len(faults) == 1:
-            raise faults[0]
-        if faults:
-            raise MultipleFaultsError(f"{len(faults)} faults in the model configuration", faults)
+        raise_faults(f"{len(faults)} faults in the model configuration", faults)
         extras = {name: value for name, value in values.items() if name not in known}
         try:
             return cls(**accepted, extras=extras)

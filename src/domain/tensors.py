@@ -6,6 +6,7 @@ numpy has no bfloat16, and its values must survive untouched: a bfloat16 tensor 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
 from math import prod
 from typing import Any
@@ -14,9 +15,12 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-__all__ = ["Array", "DType", "TensorSpec", "from_float32", "to_float32"]
+__all__ = ["SLAB_BYTES", "Array", "DType", "TensorSpec", "from_float32", "row_slabs", "to_float32"]
 
 Array = NDArray[Any]
+
+SLAB_BYTES = 2 << 20
+"""Read or written at once. Of 32 MB the system spent 13 s instead of 9 on 9.4 GB, clearing fresh pages."""
 
 
 class DType(StrEnum):
@@ -64,6 +68,16 @@ class TensorSpec:
     @property
     def nbytes(self) -> int:
         return self.size * self.dtype.itemsize
+
+
+def row_slabs(spec: TensorSpec, nbytes: int = SLAB_BYTES) -> Iterator[slice | None]:
+    """Yield row ranges of about ``nbytes``; None for a tensor that is one slab."""
+    if spec.nbytes <= nbytes or not spec.shape:
+        yield None
+        return
+    step = max(1, nbytes * spec.shape[0] // spec.nbytes)
+    for start in range(0, spec.shape[0], step):
+        yield slice(start, min(start + step, spec.shape[0]))
 
 
 def to_float32(array: Array, dtype: DType) -> NDArray[np.float32]:

@@ -9,16 +9,14 @@ import pytest
 from glm3.adapters.memory.checkpoint_store import MemoryCheckpointStore
 from glm3.adapters.msckpt import MindSporeCheckpointStore
 from glm3.domain.checksums import (
-    SLAB_BYTES,
     checksum_file,
     drop_checksums,
     read_checksums,
-    row_slabs,
     tensor_crc32,
     write_checksums,
 )
 from glm3.domain.errors import CheckpointError
-from glm3.domain.tensors import DType, TensorSpec
+from glm3.domain.tensors import SLAB_BYTES, DType, TensorSpec, row_slabs
 from support.tensors import numbers, save, some_tensors
 
 

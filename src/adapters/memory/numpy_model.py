@@ -15,7 +15,7 @@ from glm3.adapters.memory.numpy_trainer import NumpyTrainer
 from glm3.domain.errors import InvalidInputError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.model_inputs import check_capacity, check_extension, check_forward, check_row_length
-from glm3.domain.parameter_check import require_fit, require_shapes
+from glm3.domain.parameter_check import require_fit
 from glm3.domain.parameters import EMBEDDING, FINAL_NORM, OUTPUT_LAYER, layer_prefix, parameter_shapes
 from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.model import KVCache
@@ -27,6 +27,7 @@ from glm3.domain.training.prefix import (
     PrefixConfig,
     initial_prefix,
     is_prefix_parameter,
+    replaced_prefix,
 )
 
 __all__ = ["NumpyCache", "NumpyModel"]
@@ -115,13 +116,7 @@ class NumpyModel:
         return {name: np.array(array) for name, array in self._prefix.items()}
 
     def set_adapter_parameters(self, parameters: Mapping[str, Array]) -> None:
-        if not self._prefix:
-            raise InvalidInputError("the model has no adapter", hint="add one first")
-        require_shapes(
-            {name: array.shape for name, array in parameters.items()},
-            {name: array.shape for name, array in self._prefix.items()},
-        )
-        self._prefix = {name: np.array(parameters[name], np.float32) for name in self._prefix}
+        self._prefix = replaced_prefix(self._prefix, parameters)
 
     @property
     def output_weight(self) -> FloatArray:

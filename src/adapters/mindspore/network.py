@@ -199,3 +199,12 @@ def rotary_tables(config: ModelConfig) -> tuple[NDArray[np.float32], NDArray[np.
     exponents = np.arange(0, config.rotary_dim, 2) / config.rotary_dim
     angles = np.outer(np.arange(config.seq_length), config.rope_base**-exponents)
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def tables_behind(
+    tables: tuple[NDArray[np.float32], NDArray[np.float32]], length: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return cos and sin for every place of a cache whose first ``length`` places are not rotated."""
+    cos, sin = tables
+    unused = np.zeros((length, cos.shape[1]), np.float32)
+    return np.concatenate([unused, cos]), np.concatenate([unused, sin])

@@ -7,8 +7,7 @@ from typing import Any
 
 from glm3.adapters.strategy.stored import StoredLayout, StoredOperator, StoredStrategy
 from glm3.domain.coercion import as_int
-from glm3.domain.errors import CheckpointError, Glm3Error
-from glm3.domain.layout.faults import raise_faults
+from glm3.domain.errors import CheckpointError, Glm3Error, raise_faults
 
 __all__ = ["decode", "encode"]
 

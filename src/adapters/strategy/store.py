@@ -8,8 +8,7 @@ from types import ModuleType
 from glm3.adapters.strategy import json_form, protobuf
 from glm3.adapters.strategy.stored import StoredStrategy, stored_job, stored_stage, to_stages
 from glm3.domain.atomic_write import staged_file, write_durably
-from glm3.domain.errors import CheckpointError, InvalidInputError, MissingFileError
-from glm3.domain.layout.faults import raise_faults
+from glm3.domain.errors import CheckpointError, InvalidInputError, MissingFileError, raise_faults
 from glm3.domain.layout.job_files import MERGED_NAME, join_files
 from glm3.domain.layout.strategy import JobStrategy, Strategy
 from glm3.domain.positional_io import open_for_reading, read_at

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from glm3.domain.errors import CheckpointError, Glm3Error, InvalidInputError
-from glm3.domain.layout.faults import faults_of, raise_faults
+from glm3.domain.errors import CheckpointError, Glm3Error, InvalidInputError, raise_faults
+from glm3.domain.layout.faults import faults_of
 from glm3.domain.layout.strategy import JobStrategy, Strategy
 from glm3.domain.layout.tensor_layout import Shape, TensorLayout
 

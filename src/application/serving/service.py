@@ -80,9 +80,7 @@ class ChatService:
         self._require_model(request.model)
         options = self._bounded(request.options, request.choices, request.top_logprobs)
         openings = self._openings(request.tools, request.tool_choice)
-        messages = with_tools(request.messages, request.tools, request.tool_choice)
-        characters = sum(len(message.content) for message in messages)
-        prompt = await _away_from_the_loop(characters, lambda: self._builder.build(messages))
+        prompt = await self._dialogue_ids(request)
         self._check_prompt(len(prompt), "messages")
         offers_tools = bool(request.tools) and request.tool_choice.mode is not ToolMode.NONE
         asked = [
@@ -157,9 +155,7 @@ class ChatService:
             ConversationError: the messages are no legal dialogue.
         """
         self._require_model(request.model)
-        messages = with_tools(request.messages, request.tools, request.tool_choice)
-        characters = sum(len(message.content) for message in messages)
-        return len(await _away_from_the_loop(characters, lambda: self._builder.build(messages)))
+        return len(await self._dialogue_ids(request))
 
     def list_models(self) -> tuple[ServedModel, ...]:
         """Return what can be asked."""
@@ -229,6 +225,11 @@ class ChatService:
         encode = self._tokenizer.encode
         call = {name: "```python\n" + ("" if name == INTERPRETER else "tool_call") for name in names}
         return [[*encode(f"{name}\n"), *encode(call[name])] for name in names]
+
+    async def _dialogue_ids(self, request: ChatRequest) -> list[int]:
+        messages = with_tools(request.messages, request.tools, request.tool_choice)
+        characters = sum(len(message.content) for message in messages)
+        return await _away_from_the_loop(characters, lambda: self._builder.build(messages))
 
     async def _prompt_ids(self, prompt: str | Sequence[int]) -> list[int]:
         if not isinstance(prompt, str):

@@ -7,8 +7,7 @@ from math import prod
 
 import numpy as np
 
-from glm3.domain.errors import CheckpointError
-from glm3.domain.layout.faults import raise_faults
+from glm3.domain.errors import CheckpointError, raise_faults
 
 __all__ = ["Box", "box_shape", "check_cover", "format_box", "intersection", "relative_to", "whole"]
 

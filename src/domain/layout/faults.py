@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from glm3.domain.errors import Glm3Error, InvalidInputError, MultipleFaultsError
 
-__all__ = ["faults_of", "raise_faults"]
-
-
-def raise_faults(summary: str, faults: Sequence[Glm3Error]) -> None:
-    """Raise one fault as it is, several as a MultipleFaultsError, none not at all."""
-    if len(faults) == 1:
-        raise faults[0]
-    if faults:
-        raise MultipleFaultsError(summary, faults)
+__all__ = ["faults_of"]
 
 
 def faults_of(error: InvalidInputError, name: str) -> list[Glm3Error]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from glm3.domain.errors import CheckpointError, Glm3Error
-from glm3.domain.layout.faults import raise_faults
+from glm3.domain.errors import CheckpointError, Glm3Error, raise_faults
 from glm3.domain.layout.strategy import JobStrategy, Strategy
 
 __all__ = ["MERGED_NAME", "join_files"]

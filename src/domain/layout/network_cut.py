@@ -15,8 +15,8 @@ from math import prod
 
 from attrs import field, frozen
 
-from glm3.domain.errors import ConfigError, Glm3Error, InvalidInputError
-from glm3.domain.layout.faults import faults_of, raise_faults
+from glm3.domain.errors import ConfigError, Glm3Error, InvalidInputError, raise_faults
+from glm3.domain.layout.faults import faults_of
 from glm3.domain.layout.strategy import JobStrategy, Strategy
 from glm3.domain.layout.tensor_layout import UNCUT, Shape, TensorLayout
 from glm3.domain.parameters import EMBEDDING, OUTPUT_LAYER, from_mindspore_name, to_mindspore_name

@@ -10,9 +10,9 @@ from functools import cached_property
 
 from attrs import define, field, frozen
 
-from glm3.domain.errors import Glm3Error, InvalidInputError
+from glm3.domain.errors import Glm3Error, InvalidInputError, raise_faults
 from glm3.domain.layout.boxes import Box, whole
-from glm3.domain.layout.faults import faults_of, raise_faults
+from glm3.domain.layout.faults import faults_of
 from glm3.domain.layout.tensor_layout import Shape, TensorLayout
 from glm3.domain.parameters import OPTIMIZER_PREFIXES
 

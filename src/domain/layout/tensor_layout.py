@@ -17,8 +17,7 @@ from math import prod
 
 from attrs import evolve, frozen
 
-from glm3.domain.errors import InvalidInputError
-from glm3.domain.layout.faults import raise_faults
+from glm3.domain.errors import InvalidInputError, raise_faults
 
 __all__ = ["UNCUT", "Shape", "TensorLayout"]
 

@@ -20,9 +20,8 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from glm3.domain.errors import ConfigError
+from glm3.domain.errors import ConfigError, raise_faults
 from glm3.domain.layout.boxes import Box, whole
-from glm3.domain.layout.faults import raise_faults
 from glm3.domain.layout.network_cut import NetworkCut
 from glm3.domain.layout.tensor_layout import Shape
 from glm3.domain.model_config import ModelConfig

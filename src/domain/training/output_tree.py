@@ -6,6 +6,8 @@ from pathlib import Path
 
 from attrs import frozen
 
+from glm3.domain.rank_files import rank_folder
+
 __all__ = ["OutputTree"]
 
 
@@ -20,17 +22,17 @@ class OutputTree:
     @property
     def checkpoint(self) -> Path:
         """Training checkpoints, and the pointers ``last`` and ``best`` to them."""
-        return (self.checkpoints or self.root) / "checkpoint" / f"rank_{self.rank}"
+        return (self.checkpoints or self.root) / "checkpoint" / rank_folder(self.rank)
 
     @property
     def network(self) -> Path:
         """The weights alone, replaced at every save."""
-        return (self.checkpoints or self.root) / "checkpoint_network" / f"rank_{self.rank}"
+        return (self.checkpoints or self.root) / "checkpoint_network" / rank_folder(self.rank)
 
     @property
     def trainable(self) -> Path:
         """The trained weights alone, replaced at every save."""
-        return (self.checkpoints or self.root) / "checkpoint_trainable" / f"rank_{self.rank}"
+        return (self.checkpoints or self.root) / "checkpoint_trainable" / rank_folder(self.rank)
 
     @property
     def strategy(self) -> Path:
@@ -39,7 +41,7 @@ class OutputTree:
 
     @property
     def log(self) -> Path:
-        return self.root / "log" / f"rank_{self.rank}"
+        return self.root / "log" / rank_folder(self.rank)
 
     def result(self, kind: str, run: int) -> Path:
         """Return the folder of the finished ``model`` or ``adapter``; a later run has one of its own."""

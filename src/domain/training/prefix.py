@@ -13,8 +13,9 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from glm3.domain.errors import ConfigError, MultipleFaultsError
+from glm3.domain.errors import ConfigError, InvalidInputError, raise_faults
 from glm3.domain.model_config import ModelConfig
+from glm3.domain.parameter_check import require_shapes
 from glm3.domain.tensors import Array
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "prefix_of",
     "prefix_shapes",
     "prefix_width",
+    "replaced_prefix",
 ]
 
 _ENCODER = "transformer.prefix_encoder."
@@ -76,10 +78,7 @@ class PrefixConfig:
                     "out of range", field="dropout_prob", expected="from 0 to below 1", found=self.dropout
                 )
             )
-        if len(faults) == 1:
-            raise faults[0]
-        if faults:
-            raise MultipleFaultsError(f"{len(faults)} faults in the prefix", faults)
+        raise_faults(f"{len(faults)} faults in the prefix", faults)
 
 
 def prefix_width(model: ModelConfig) -> int:
@@ -125,6 +124,22 @@ def prefix_keys_values(model: ModelConfig, parameters: Mapping[str, Array]) -> N
         inner, inner_bias, outer, outer_bias = (parameters[name] for name in PREFIX_PROJECTION)
         x = np.tanh(x @ inner.T + inner_bias) @ outer.T + outer_bias
     return x.reshape(len(x), model.num_layers, 2, model.num_kv_heads, model.kv_channels)
+
+
+def replaced_prefix(held: Mapping[str, Array], found: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
+    """Return float32 copies of ``found``, which take the place of a model's parameters ``held``.
+
+    Raises:
+        InvalidInputError: the model has no prefix.
+        ParameterMismatchError: names or shapes differ.
+    """
+    if not held:
+        raise InvalidInputError("the model has no adapter", hint="add one first")
+    require_shapes(
+        {name: array.shape for name, array in found.items()},
+        {name: array.shape for name, array in held.items()},
+    )
+    return {name: np.array(found[name], np.float32) for name in held}
 
 
 def is_prefix_parameter(name: str) -> bool:

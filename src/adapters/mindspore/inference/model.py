@@ -10,17 +10,16 @@ from numpy.typing import NDArray
 
 from glm3.adapters.mindspore.inference.cache import MindSporeCache
 from glm3.adapters.mindspore.inference.decoder import FloatArray, NativeDecoder
-from glm3.adapters.mindspore.inference.runner import IntArray, NativeRunner, Tables
+from glm3.adapters.mindspore.inference.runner import IntArray, NativeRunner
 from glm3.adapters.mindspore.inference.weights import Weights, weights_of_arrays
-from glm3.adapters.mindspore.network import rotary_tables
+from glm3.adapters.mindspore.network import rotary_tables, tables_behind
 from glm3.domain.errors import InvalidInputError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.model_inputs import check_capacity, check_extension, check_forward
-from glm3.domain.parameter_check import require_shapes
 from glm3.domain.ports.model import KVCache
 from glm3.domain.quantization import PackedWeight, dequantize
 from glm3.domain.tensors import Array, to_float32
-from glm3.domain.training.prefix import PrefixConfig, initial_prefix, prefix_keys_values
+from glm3.domain.training.prefix import PrefixConfig, initial_prefix, prefix_keys_values, replaced_prefix
 
 __all__ = ["NativeModel"]
 
@@ -32,7 +31,7 @@ class NativeModel:
         self._config = config
         self._kv_cache = kv_cache
         self._weights = weights
-        self._tables = rotary_tables(config)
+        self._tables = self._cache_tables = rotary_tables(config)
         self._prefix: dict[str, Array] = {}
         self._learned = np.zeros(
             (0, config.num_layers, 2, config.num_kv_heads, config.kv_channels), np.float32
@@ -53,7 +52,7 @@ class NativeModel:
                 "the cache is another model's", expected="one from new_cache", found=type(cache).__name__
             )
         check_extension(self._config, cache, rows, tokens)
-        return self._runner.extend(cache, rows, tokens, self._cache_tables())
+        return self._runner.extend(cache, rows, tokens, self._cache_tables)
 
     def forward(
         self,
@@ -92,13 +91,7 @@ class NativeModel:
         return {name: np.array(array) for name, array in self._prefix.items()}
 
     def set_adapter_parameters(self, parameters: Mapping[str, Array]) -> None:
-        if not self._prefix:
-            raise InvalidInputError("the model has no adapter", hint="add one first")
-        require_shapes(
-            {name: array.shape for name, array in parameters.items()},
-            {name: array.shape for name, array in self._prefix.items()},
-        )
-        self._learn(parameters)
+        self._learn(replaced_prefix(self._prefix, parameters))
 
     def parameters(self) -> dict[str, FloatArray]:
         """Return what every parameter stands for, in float32: more memory than the model itself."""
@@ -110,19 +103,14 @@ class NativeModel:
         }
 
     def _learn(self, parameters: Mapping[str, Array]) -> None:
-        self._prefix = {name: np.array(array, np.float32) for name, array in parameters.items()}
+        self._prefix = dict(parameters)
         self._learned = prefix_keys_values(self._config, self._prefix)
+        self._cache_tables = tables_behind(self._tables, len(self._learned))
 
     def _allocate(self, rows: int, capacity: int, format_: str) -> MindSporeCache:
         cache = MindSporeCache.allocate(self._config, rows, capacity, len(self._learned), format_)
         cache.write_prefix(self._learned)
         return cache
-
-    def _cache_tables(self) -> Tables:
-        """Return cos and sin for every place of a cache; the prefix's are not used."""
-        cos, sin = self._tables
-        unused = np.zeros((len(self._learned), cos.shape[1]), np.float32)
-        return (np.concatenate([unused, cos]), np.concatenate([unused, sin])) if len(unused) else self._tables
 
     def _rows(
         self,

@@ -9,7 +9,7 @@ from mindspore import Parameter, nn, ops
 from numpy.typing import NDArray
 
 from glm3.adapters.mindspore.kernels.base import HeadLayout, Tensor
-from glm3.adapters.mindspore.network import ChatGLMNetwork
+from glm3.adapters.mindspore.network import ChatGLMNetwork, tables_behind
 from glm3.adapters.mindspore.training.adapter_parameters import AdapterParameters
 from glm3.adapters.mindspore.training.dropout import DropoutKey, KeyedDropout
 from glm3.domain.training.prefix import (
@@ -69,13 +69,8 @@ class PrefixTuning(AdapterParameters):
         self._encoder = PrefixEncoder(network, self._parameters, config.dropout, self.key)
         self._encoder.set_train(False)
         network.prefix = self._encoder
-        self.cos_table = _behind(network.cos_table, config.length)
-        self.sin_table = _behind(network.sin_table, config.length)
+        self.cos_table, self.sin_table = tables_behind((network.cos_table, network.sin_table), config.length)
 
     def keys_values(self) -> NDArray[np.float32]:
         """Return what stands in front, ``(length, num_layers, 2, num_kv_heads, kv_channels)``, keys first."""
         return prefix_keys_values(self._config, self.parameters())
-
-
-def _behind(table: NDArray[np.float32], length: int) -> NDArray[np.float32]:
-    return np.concatenate([np.zeros((length, table.shape[1]), np.float32), table])
