@@ -152,11 +152,14 @@ def test_a_client_that_leaves_while_it_waits_leaves_the_queue():
         serving(PacedModel(), engine=limits) as served,
         httpx.stream("POST", served.url + CHAT, json=endless(stream=True), timeout=30) as running,
     ):
-        next(running.iter_lines())
+        lines = running.iter_lines()  # kept: an iterator that is let go of closes its connection
+        next(lines)
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(served.url + CHAT, json=endless(), timeout=0.3)
-        assert within(5, lambda: served.engine.stats().waiting == 0)
+            httpx.post(served.url + CHAT, json=endless(), timeout=1)
+        assert within(5, lambda: metric(served, "glm3_requests_total", outcome="cancelled") == 1)
+        assert served.engine.stats().waiting == 0
         assert served.engine.stats().running == 1
+        assert next(line for line in lines if line)
 
 
 def test_a_reader_that_does_not_read_costs_nobody_else_anything_and_is_given_up():
