@@ -27,6 +27,7 @@ from glm3.domain.ports.downloader import Downloader
 from glm3.domain.ports.host import Host
 from glm3.domain.ports.kernel_cache import KernelCache
 from glm3.domain.ports.model_catalog import ModelCatalog
+from glm3.domain.ports.model_exporter import ModelExporter
 from glm3.domain.ports.process_runner import ProcessRunner
 from glm3.domain.ports.run_config_reader import RunConfigReader
 from glm3.domain.ports.strategy_store import StrategyStore
@@ -131,6 +132,9 @@ class Container(containers.DeclarativeContainer):
     )
     tokenizers: providers.Provider[Callable[[Path], Tokenizer]] = providers.Object(
         lazy("glm3.adapters.sentencepiece.tokenizer:SentencePieceTokenizer")
+    )
+    gguf_exporter: providers.Provider[ModelExporter] = providers.Factory(
+        lazy("glm3.adapters.gguf.exporter:GgufExporter")
     )
     backend: providers.Provider[ModelBackend] = providers.Factory(
         find_backend, config.backend, config.cache_folder

@@ -9,7 +9,8 @@ from pathlib import Path
 from glm3.adapters.sentencepiece.model_file import read_model_file
 from glm3.domain.atomic_write import staged_file, write_durably
 from glm3.domain.errors import TokenizerError
-from glm3.domain.special_tokens import BOS_ID, EOS_ID, UNK_ID, SpecialTokens
+from glm3.domain.special_tokens import BOS_ID, EOS_ID, SPECIAL_TOKEN_NAMES, UNK_ID, SpecialTokens
+from glm3.domain.vocabulary import Piece, PieceKind
 
 __all__ = ["FILE_NAME", "SentencePieceTokenizer"]
 
@@ -89,6 +90,23 @@ class SentencePieceTokenizer:
         with staged_file(target, len(self._content)) as path:
             write_durably(path, self._content)
         return target
+
+    def pieces(self) -> list[Piece]:
+        """Return what every id stands for, in order, the control tokens at the end."""
+        ordinary = [
+            Piece(self._processor.id_to_piece(token), self._kind(token), self._processor.get_score(token))
+            for token in range(self._special.num_pieces)
+        ]
+        return ordinary + [Piece(name, PieceKind.CONTROL) for name in SPECIAL_TOKEN_NAMES]
+
+    def _kind(self, token: int) -> PieceKind:
+        if self._processor.is_unknown(token):
+            return PieceKind.UNKNOWN
+        if self._processor.is_control(token):
+            return PieceKind.CONTROL
+        if self._processor.is_byte(token):
+            return PieceKind.BYTE
+        return PieceKind.UNUSED if self._processor.is_unused(token) else PieceKind.NORMAL
 
     def _piece(self, token: int, skip_special: bool) -> str:
         if token <= EOS_ID:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from glm3.domain.special_tokens import SpecialTokens
+from glm3.domain.vocabulary import Piece
 
-__all__ = ["SupportsBatch", "SupportsFingerprint", "SupportsSave", "Tokenizer"]
+__all__ = ["SupportsBatch", "SupportsFingerprint", "SupportsPieces", "SupportsSave", "Tokenizer"]
 
 
 class Tokenizer(Protocol):
@@ -63,4 +64,13 @@ class SupportsFingerprint(Protocol):
     @property
     def fingerprint(self) -> str:
         """A digest; two tokenizers that share it give the same ids for every text."""
+        ...
+
+
+@runtime_checkable
+class SupportsPieces(Protocol):
+    """A tokenizer that can list its vocabulary."""
+
+    def pieces(self) -> Sequence[Piece]:
+        """Return what every id stands for, in order, the control tokens at the end."""
         ...

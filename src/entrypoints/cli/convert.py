@@ -23,6 +23,7 @@ Examples:
   glm3 convert glm3_6b.pth glm3_6b.ckpt --to ckpt --check-files .
   glm3 convert ./output/adapter lora.ckpt --to ckpt         an adapter to MindFormers
   glm3 convert lora.ckpt ./adapter --to hf --lora-alpha 32  and to PEFT
+  glm3 convert ./chatglm3-6b glm3.gguf --to gguf --encoding q4_0
 """
 
 
@@ -33,6 +34,15 @@ class Format(StrEnum):
     ckpt = "ckpt"
     safetensors = "safetensors"
     bin = "bin"
+    gguf = "gguf"
+
+
+class Encoding(StrEnum):
+    """How llama.cpp's files hold weights."""
+
+    f16 = "f16"
+    q8_0 = "q8_0"
+    q4_0 = "q4_0"
 
 
 def convert(
@@ -65,15 +75,26 @@ def convert(
         ),
     ] = False,
     lora_alpha: LoraAlpha = None,
+    encoding: Annotated[
+        Encoding | None,
+        typer.Option(help="With --to gguf: how its matrices are stored; without it f16."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST if it exists.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
 ) -> None:
-    """Convert weights between Hugging Face folders, MindSpore checkpoints and PyTorch files; adapters too.
+    """Convert weights: Hugging Face folders, MindSpore checkpoints, PyTorch and GGUF files; adapters too.
 
     hf is a folder of safetensors shards with config.json; ckpt is MindSpore's format; safetensors is one
     file that MindSpore loads; bin is PyTorch's. Memory stays small whatever the size, and DST appears
-    whole or not at all. A .bin or .pth source needs the extra glm3[torch].
+    whole or not at all. A .bin or .pth source needs the extra glm3[torch]. gguf is llama.cpp's file, with the
+    tokenizer in it; it needs the extra glm3[gguf].
     """
+    if to is Format.gguf:
+        _require_unset(dtype=dtype, verify=verify, check_files=check_files, model_folder=model_folder)
+        _require_unset(lora_alpha=lora_alpha)
+        _export(context, source, target, encoding, overwrite=overwrite, quiet=quiet)
+        return
+    _require_unset(only_for="--to gguf", encoding=encoding)
     from glm3.application.convert import ConversionRequest
     from glm3.application.convert_adapter import convert_any
     from glm3.domain.tensors import DType
@@ -106,3 +127,47 @@ def convert(
         f"{result.target}: {result.tensors} tensors, {size(result.nbytes)}, {changes}, "
         f"from {result.source_format} in {result.seconds:.1f} s{verified}"
     )
+
+
+def _export(
+    context: typer.Context,
+    source: Path,
+    target: Path,
+    encoding: Encoding | None,
+    *,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    from glm3.application.export_model import ExportRequest, export_model
+    from glm3.entrypoints.cli.loading import container
+    from glm3.entrypoints.cli.output import answer
+    from glm3.entrypoints.cli.progress import progress, size
+
+    parts = container(settings_of(context))
+    request = ExportRequest(
+        source=source,
+        target=target,
+        suffix=".gguf",
+        encoding=None if encoding is None else encoding.value,
+        overwrite=overwrite,
+    )
+    with progress("writing", quiet=quiet) as report:
+        result = export_model(
+            request,
+            parts.sources(),
+            parts.checkpoint_stores(),
+            parts.tokenizers(),
+            parts.gguf_exporter(),
+            report,
+        )
+    kinds = ", ".join(f"{count} {kind}" for kind, count in result.encodings.items())
+    written = f"{result.tensors} tensors ({kinds}), {size(result.nbytes)}"
+    answer(f"{result.target}: {written} in {result.seconds:.1f} s")
+
+
+def _require_unset(*, only_for: str = "the other formats", **options: object) -> None:
+    from glm3.domain.errors import UsageError
+
+    for name, value in options.items():
+        if value not in (None, False):
+            raise UsageError(f"--{name.replace('_', '-')} is for {only_for} only")

@@ -7,6 +7,7 @@ from glm3.entrypoints.python.auto import AutoConfig, AutoModel, AutoProcessor, A
 from glm3.entrypoints.python.chat import ChatSession
 from glm3.entrypoints.python.config import ChatGLM2Config
 from glm3.entrypoints.python.convert import convert
+from glm3.entrypoints.python.export import export_gguf
 from glm3.entrypoints.python.merging import merge_checkpoints
 from glm3.entrypoints.python.model import ChatGLM2ForConditionalGeneration
 from glm3.entrypoints.python.tokenizer import ChatGLM3Tokenizer
@@ -23,6 +24,7 @@ __all__ = [
     "ChatSession",
     "TrainSession",
     "convert",
+    "export_gguf",
     "finetune",
     "merge_adapter",
     "merge_checkpoints",

@@ -1,0 +1,1 @@
+"""llama.cpp's file format, through its own Python package."""
