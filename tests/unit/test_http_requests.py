@@ -14,8 +14,8 @@ from glm3.application.serving.records import ToolChoice, ToolMode
 from glm3.domain.conversation import Message, Role
 from glm3.domain.errors import Glm3Error, InvalidInputError, MultipleFaultsError
 from glm3.domain.tool_call import format_tool_call
-from glm3.entrypoints.http.fields import parse_object
 from glm3.entrypoints.http.requests import read_chat, read_completion
+from glm3.entrypoints.serving.fields import parse_object
 
 USER = {"role": "user", "content": "hello"}
 

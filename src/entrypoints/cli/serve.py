@@ -114,14 +114,14 @@ def serve(
     from glm3.entrypoints.http.app import build_app
     from glm3.entrypoints.http.server import HttpServer
     from glm3.entrypoints.http.settings import HttpSettings
-    from glm3.entrypoints.serving.address import Address, bind
+    from glm3.entrypoints.serving.address import Address, bind, check_exposure
     from glm3.entrypoints.serving.run import ServePlan, run
     from glm3.entrypoints.serving.tokens import read_tokens
 
     settings = settings_of(context)
     address = Address.parse(http, "--http")
     tokens = read_tokens(token_file)
-    _check_exposure(address.is_loopback, bool(tokens), allow_anonymous, str(address))
+    check_exposure(address, "--http", guarded=bool(tokens) or allow_anonymous)
     options = load_options(kernels, dtype, threads, quant, kv_cache)
     access = AccessPolicy(tokens, rate)
     lifecycle = Lifecycle()
@@ -170,15 +170,3 @@ def serve(
         await run(plan, lifecycle, [server])
 
     asyncio.run(main())
-
-
-def _check_exposure(is_loopback: bool, has_tokens: bool, allow_anonymous: bool, address: str) -> None:
-    from glm3.domain.errors import UsageError
-
-    if not (is_loopback or has_tokens or allow_anonymous):
-        raise UsageError(
-            "others could use this server without a token",
-            field="--http",
-            found=address,
-            hint="set GLM3_TOKEN, give --token-file, or say --allow-anonymous",
-        )

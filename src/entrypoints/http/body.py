@@ -7,7 +7,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from glm3.entrypoints.http.fields import parse_object
+from glm3.entrypoints.serving.fields import parse_object
 
 __all__ = ["read_object"]
 

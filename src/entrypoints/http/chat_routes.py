@@ -16,11 +16,11 @@ from glm3.application.serving.records import Delta, ServedModel, TextDelta, Tool
 from glm3.domain.errors import InvalidInputError, UnknownModelError
 from glm3.entrypoints.http.body import read_object
 from glm3.entrypoints.http.completion_rendering import CompletionChunks, text_completion
-from glm3.entrypoints.http.fields import Fields
 from glm3.entrypoints.http.rendering import ChatChunks, chat_completion
 from glm3.entrypoints.http.requests import read_chat, read_completion
 from glm3.entrypoints.http.settings import HttpSettings
 from glm3.entrypoints.http.streaming import AnswerResponse, unless_gone
+from glm3.entrypoints.serving.fields import Fields
 
 __all__ = ["ChatRoutes"]
 

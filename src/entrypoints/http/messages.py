@@ -15,7 +15,7 @@ from glm3.domain.conversation import Message, Role
 from glm3.domain.errors import InvalidInputError
 from glm3.domain.response import INTERPRETER, names_tool
 from glm3.domain.tool_call import format_tool_call
-from glm3.entrypoints.http.fields import Fields
+from glm3.entrypoints.serving.fields import Fields
 
 __all__ = ["read_messages"]
 

@@ -10,9 +10,9 @@ from attrs import frozen
 from glm3.application.serving.records import ChatRequest, CompletionRequest, ToolChoice, ToolMode
 from glm3.domain.conversation import ToolSpec
 from glm3.domain.response import names_tool
-from glm3.entrypoints.http.fields import Fields
 from glm3.entrypoints.http.messages import read_messages
-from glm3.entrypoints.http.sampling_fields import read_options, read_unused
+from glm3.entrypoints.serving.fields import Fields
+from glm3.entrypoints.serving.sampling_fields import read_options, read_unused
 
 __all__ = ["ChatCall", "CompletionCall", "read_chat", "read_completion"]
 

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from glm3.domain.errors import StorageError, UsageError
 
-__all__ = ["Address", "bind"]
+__all__ = ["Address", "bind", "check_exposure"]
 
 _WRITTEN = re.compile(r"(?:(?P<host>\[[^\]]+\]|[^:\[\]]*):)?(?P<port>\d{1,5})")
 _BACKLOG = 2048
@@ -63,3 +63,23 @@ def bind(address: Address) -> socket.socket:
         raise StorageError(
             f"cannot listen at {address}: {error.strerror}", hint="choose another port, or stop what uses it"
         ) from None
+
+
+def check_exposure(address: Address, option: str, *, guarded: bool) -> None:
+    """Refuse to let others in who show nothing.
+
+    Args:
+        address: where the server listens.
+        option: names the address in the message.
+        guarded: callers must show a token or a certificate, or the user wants it open.
+
+    Raises:
+        UsageError: others could use the server.
+    """
+    if not (address.is_loopback or guarded):
+        raise UsageError(
+            "others could use this server without a token",
+            field=option,
+            found=str(address),
+            hint="set GLM3_TOKEN, give --token-file, or say --allow-anonymous",
+        )

@@ -1,4 +1,4 @@
-"""Read a JSON object field by field, and collect everything that is wrong with it."""
+"""Read a request field by field, and collect everything that is wrong with it."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 class Fields:
-    """One JSON object; null is the same as absent, and what nobody reads is unknown.
+    """One object of a request; None is the same as absent, and what nobody reads is unknown.
 
     Args:
-        values: the object.
+        values: the object, of the types that JSON has.
         where: its own place in the request, for example ``messages[2]``.
         faults: where to collect; objects inside each other share it.
     """

@@ -6,7 +6,7 @@ from typing import Any
 
 from glm3.domain.chat_defaults import DEFAULT_TEMPERATURE, DEFAULT_TOP_P
 from glm3.domain.generation import GenerationConfig
-from glm3.entrypoints.http.fields import Fields
+from glm3.entrypoints.serving.fields import Fields
 
 __all__ = ["read_options", "read_unused"]
 
