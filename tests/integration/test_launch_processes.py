@@ -18,7 +18,10 @@ import os, signal, sys, time
 rank, how = int(os.environ["RANK_ID"]), sys.argv[1]
 told = [os.environ[name] for name in ("RANK_SIZE", "DEVICE_ID", "OMP_NUM_THREADS")]
 print("up", os.getpid(), rank, *told)
-if how == "well":
+if how == "talk":
+    print("[INFO] DISTRIBUTED(7,7f64a19b6c0,python):2026-01-02-03:04:05.006.007 [tcp.cc:3] Start] success!")
+    print("[INFO] is how my own lines begin")
+if how in ("well", "talk"):
     sys.exit(0)
 if how == "fail" and rank == 1:
     print("something is wrong here", file=sys.stderr)
@@ -58,6 +61,18 @@ def test_ranks_run_are_shown_and_filed(job: Path):
         filed = (job / "output" / "log" / f"rank_{rank}" / "mindformer.log").read_text()
         assert filed.split()[2:] == [str(rank), "2", str(rank), "7"]
         assert f"[rank {rank}] {filed.strip()}" in text
+
+
+@pytest.mark.parametrize(("level", "shown"), [("3", False), ("1", True)])
+def test_what_mindspore_says_at_the_end_is_filed_and_shown_only_if_asked_for(job: Path, level, shown):
+    with launched(job, "talk", GLOG_v=level) as run:
+        code, text = run.end()
+    assert code == 0, text
+    for rank in (0, 1):
+        filed = (job / "output" / "log" / f"rank_{rank}" / "mindformer.log").read_text()
+        assert "[INFO] DISTRIBUTED(7," in filed
+        assert f"[rank {rank}] [INFO] is how my own lines begin" in text
+    assert ("DISTRIBUTED" in text) == shown
 
 
 def test_logs_go_where_the_user_says_and_only_chosen_ranks_are_shown(job: Path):

@@ -67,6 +67,7 @@ def run_launch(settings: Settings, options: LaunchOptions) -> int:
     """
     from glm3.application.supervise_job import JobSupervisor
     from glm3.domain.launching.job import Patience
+    from glm3.domain.launching.runtime_lines import is_runtime_talk, wants_runtime_talk
     from glm3.entrypoints.cli.loading import container
 
     command = resolve_command(options.command, settings)
@@ -74,10 +75,16 @@ def run_launch(settings: Settings, options: LaunchOptions) -> int:
     if options.detach and not _continue_in_background(job, _folders(options, command).log):
         return 0
     shown = _shown_ranks(os.environ.get("STDOUT_DEVICES"))
+    talk = wants_runtime_talk(os.environ)
+
+    def show(name: str, text: str) -> None:
+        if (shown is None or name in shown) and (talk or not is_runtime_talk(text)):
+            answer(f"[{name}] {text}")
+
     supervisor = JobSupervisor(
         runner=container(settings).process_runner(),
         clock=time.monotonic,
-        show=lambda name, text: answer(f"[{name}] {text}") if shown is None or name in shown else None,
+        show=show,
         note=note,
         patience=Patience(
             stop=options.stop_timeout,
