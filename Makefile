@@ -40,6 +40,9 @@ format: setup ## format the code in place
 proto: setup ## generate the Python modules of every .proto file anew
 	cd typings && PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -I . --python_out=. --mypy_out=. \
 		glm3/adapters/strategy/strategy.proto
+	cd typings && PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -I . \
+		--python_out=. --mypy_out=. --grpc_python_out=. --mypy_grpc_out=. \
+		glm3/entrypoints/grpc/glm3/v1/chat.proto
 
 tiny-model: setup ## write the embedded model and its rows anew (35 minutes on two busy cores)
 	$(BIN)/python -m tools.tiny_model

@@ -1,0 +1,1 @@
+"""Ask a running `glm3 serve` over gRPC."""

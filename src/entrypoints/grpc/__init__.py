@@ -1,0 +1,1 @@
+"""A gRPC server for the same service, and the messages it speaks."""
