@@ -31,6 +31,7 @@ __all__ = [
     "TrainingError",
     "UnavailableError",
     "UnknownModelError",
+    "UnknownSessionError",
     "UsageError",
     "raise_faults",
 ]
@@ -203,6 +204,12 @@ class AccessDeniedError(Glm3Error):
 
 class UnknownModelError(Glm3Error, LookupError):
     """A caller asks for a model that is not served here."""
+
+    __str__ = Glm3Error.__str__  # LookupError quotes its argument
+
+
+class UnknownSessionError(Glm3Error, LookupError):
+    """A caller goes on with a session that is not kept here, or not any more."""
 
     __str__ = Glm3Error.__str__  # LookupError quotes its argument
 

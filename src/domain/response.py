@@ -8,18 +8,20 @@ each part is decoded in two pieces, as it was encoded, so that re-encoding gives
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
+from typing import Any
 
 from attrs import evolve, frozen
 
 from glm3.domain.conversation import FinishReason, Message, Reply, Role, ToolCall
 from glm3.domain.ports.tokenizer import Tokenizer
-from glm3.domain.tool_call import fenced_code, parse_tool_call
+from glm3.domain.tool_call import fenced_code, format_tool_call, parse_tool_call
 
 __all__ = [
     "INTERPRETER",
     "TRAINING_DATE",
+    "call_message",
     "fill_in_date",
     "interpret",
     "names_tool",
@@ -103,6 +105,17 @@ def fill_in_date(text: str) -> str:
 def names_tool(metadata: str) -> bool:
     """Tell whether a header line can be a tool's name; a sentence is an answer that lacks its header."""
     return _NAME.fullmatch(metadata.strip()) is not None
+
+
+def call_message(name: str, arguments: Mapping[str, Any]) -> Message:
+    """Return the assistant's message that makes a call, or shows code to the interpreter.
+
+    Raises:
+        InvalidInputError: an argument's name is not an identifier, or a value is not plain JSON.
+    """
+    if name == INTERPRETER and isinstance(arguments.get("code"), str):
+        return Message(Role.ASSISTANT, f"```python\n{arguments['code']}\n```", name)
+    return format_tool_call(name, arguments)
 
 
 @frozen

@@ -16,6 +16,7 @@ from glm3.domain.errors import (
     TimeLimitError,
     UnavailableError,
     UnknownModelError,
+    UnknownSessionError,
 )
 
 __all__ = ["Fault", "Problem", "ProblemKind", "problem_of"]
@@ -28,6 +29,7 @@ class ProblemKind(Enum):
     CONTEXT_LENGTH = auto()
     ACCESS_DENIED = auto()
     UNKNOWN_MODEL = auto()
+    UNKNOWN_SESSION = auto()
     OVERLOADED = auto()
     UNAVAILABLE = auto()
     TIME_LIMIT = auto()
@@ -60,6 +62,7 @@ class Problem:
 _KINDS = (
     (AccessDeniedError, ProblemKind.ACCESS_DENIED),
     (UnknownModelError, ProblemKind.UNKNOWN_MODEL),
+    (UnknownSessionError, ProblemKind.UNKNOWN_SESSION),
     (OverloadedError, ProblemKind.OVERLOADED),
     (UnavailableError, ProblemKind.UNAVAILABLE),
     (TimeLimitError, ProblemKind.TIME_LIMIT),

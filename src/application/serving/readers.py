@@ -81,12 +81,13 @@ class ChatReader:
         if call is not None and not self._offers_tools:
             whole = "\n".join(visible(f"{m.metadata}\n{m.content}") for m in reply.messages)
             deltas += self._text(whole.removeprefix(self._shown))
-            return [*deltas, FinishDelta(self._choice, reason)]
+            return [*deltas, FinishDelta(self._choice, reason, messages=reply.messages)]
         if call is not None:
             if reply.thought:
                 deltas.append(ThoughtDelta(self._choice, reply.thought))
             deltas.append(ToolCallDelta(self._choice, call))
-        return [*deltas, FinishDelta(self._choice, reply.finish_reason, reply.tool_call_error)]
+        finish = FinishDelta(self._choice, reply.finish_reason, reply.tool_call_error, reply.messages)
+        return [*deltas, finish]
 
 
 class CompletionReader:

@@ -122,11 +122,16 @@ class ToolCallDelta:
 
 @frozen
 class FinishDelta:
-    """The end of one answer; ``tool_call_error`` says why a call could not be read and was sent as text."""
+    """The end of one answer.
+
+    ``tool_call_error`` says why a call could not be read and was sent as text. ``messages`` are the turns to
+    add to the dialogue: the prompt they make has the model's own ids.
+    """
 
     choice: int
     reason: FinishReason
     tool_call_error: str | None = None
+    messages: tuple[Message, ...] = field(default=(), eq=False, repr=False)
 
 
 @frozen

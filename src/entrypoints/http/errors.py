@@ -16,6 +16,7 @@ _CODES: dict[ProblemKind, tuple[int, str, str | None]] = {
     ProblemKind.CONTEXT_LENGTH: (400, "invalid_request_error", "context_length_exceeded"),
     ProblemKind.ACCESS_DENIED: (401, "authentication_error", "invalid_api_key"),
     ProblemKind.UNKNOWN_MODEL: (404, "invalid_request_error", "model_not_found"),
+    ProblemKind.UNKNOWN_SESSION: (404, "invalid_request_error", "session_not_found"),
     ProblemKind.OVERLOADED: (429, "rate_limit_error", "overloaded"),
     ProblemKind.INTERNAL: (500, "server_error", "internal_error"),
     ProblemKind.UNAVAILABLE: (503, "server_error", "unavailable"),

@@ -13,8 +13,7 @@ from attrs import define, field
 
 from glm3.domain.conversation import Message, Role
 from glm3.domain.errors import InvalidInputError
-from glm3.domain.response import INTERPRETER, names_tool
-from glm3.domain.tool_call import format_tool_call
+from glm3.domain.response import call_message, names_tool
 from glm3.entrypoints.serving.fields import Fields
 
 __all__ = ["read_messages"]
@@ -195,10 +194,8 @@ def _call_message(function: Fields) -> Message | None:
     if not isinstance(arguments, Mapping):
         function.fault("arguments", "not a JSON object", "a JSON object as text", arguments)
         return None
-    if name == INTERPRETER and isinstance(arguments.get("code"), str):
-        return Message(Role.ASSISTANT, f"```python\n{arguments['code']}\n```", name)
     try:
-        return format_tool_call(name, arguments)
+        return call_message(name, arguments)
     except InvalidInputError as error:
         function.fault("arguments", error.message, str(error.expected), error.found)
         return None
