@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
 from attrs import evolve, frozen
 
+from glm3.application.tools.caller import ToolCaller
 from glm3.domain.context_window import fit
 from glm3.domain.conversation import FinishReason, Message, Reply, Role, Usage, check_dialogue
 from glm3.domain.decoding import PromptCache, stream
@@ -53,6 +54,8 @@ class ChatSession:
         options: how to generate; ends at the model's stop ids unless it names others.
         trim: drop the oldest turns, never the system message, when a prompt exceeds the context;
             otherwise that is an error.
+        caller: runs the calls of its own tools, which are shown to the model too; without it every call
+            is left to whoever asked.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class ChatSession:
         tools: Sequence[Mapping[str, Any]] = (),
         options: GenerationConfig | None = None,
         trim: bool = False,
+        caller: ToolCaller | None = None,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
@@ -71,10 +75,12 @@ class ChatSession:
         self._options = (options or GenerationConfig()).for_vocabulary(tokenizer.special_tokens)
         self._trim = trim
         self._cache: PromptCache | None = None
+        self._caller = caller
         self._cancelled = threading.Event()
         self._messages: list[Message] = []
         self.dropped_messages = 0
         self.last_stats: TurnStats | None = None
+        tools = [*tools, *(() if caller is None else caller.definitions)]
         if system is not None or tools:
             content = TOOLS_PREAMBLE if system is None else system
             self._messages.append(Message(Role.SYSTEM, content, tools=tuple(tools)))
@@ -112,6 +118,8 @@ class ChatSession:
     def cancel(self) -> None:
         """End the running answer after its current token; may be called from any thread."""
         self._cancelled.set()
+        if self._caller is not None:
+            self._caller.cancel()
 
     def send(self, text: str, *, role: Role = Role.USER, options: GenerationConfig | None = None) -> Reply:
         """Add a turn and return the whole answer; see :meth:`stream`."""
@@ -125,14 +133,19 @@ class ChatSession:
         """Add a turn and yield the answer's text as it comes, then the reply.
 
         A tool call or code is not text: it is delivered in the reply alone. A tool's result is given with
-        ``role=Role.OBSERVATION``. If the consumer stops early (Ctrl-C, a closed iterator) or calls
-        :meth:`cancel`, what was said so far stays in the conversation.
+        ``role=Role.OBSERVATION``; of a call that this session runs itself the reply is followed by the text
+        and the reply that answer its result, so that the last reply is the answer. If the consumer
+        stops early (Ctrl-C, a closed iterator) or calls :meth:`cancel`, what was said so far stays in the
+        conversation.
 
         Raises:
             ConversationError: the role may not follow the last one.
             ContextLengthError: the prompt leaves no room for an answer and ``trim`` is off.
         """
         options = self._options if options is None else options.for_vocabulary(self._tokenizer.special_tokens)
+        return self._rounds(self._turn(text, role, options), options)
+
+    def _turn(self, text: str, role: Role, options: GenerationConfig) -> Generator[str | Reply, None, Reply]:
         messages = [*self._messages, Message(role, text)]
         check_dialogue(messages)
         reserve = (options.max_new_tokens or _DEFAULT_RESERVE) if self._trim else 1
@@ -140,9 +153,23 @@ class ChatSession:
         fitting, dropped = fit(messages, self._builder, self.context_limit, reserve, trim=self._trim)
         return self._answer(fitting, dropped, options)
 
+    def _rounds(
+        self, turn: Generator[str | Reply, None, Reply], options: GenerationConfig
+    ) -> Iterator[str | Reply]:
+        """Answer, and as long as the answer is a call that can be run here, go on with its result."""
+        self._cancelled.clear()
+        reply = yield from turn
+        if self._caller is None:
+            return
+        for _ in range(self._caller.limits.rounds):
+            observation = self._caller.observe(reply, self._messages[0].tools if self._messages else ())
+            if observation is None or self._cancelled.is_set():
+                return
+            reply = yield from self._turn(observation, Role.OBSERVATION, options)
+
     def _answer(
         self, messages: list[Message], dropped: int, options: GenerationConfig
-    ) -> Iterator[str | Reply]:
+    ) -> Generator[str | Reply, None, Reply]:
         prompt = self._builder.build(messages)
         if self._cache is None:
             self._cache = PromptCache.allocate(self._model)
@@ -150,7 +177,6 @@ class ChatSession:
         answer = ReplyStream(self._tokenizer, options.stop_strings)
         reason = FinishReason.CANCELLED
         first = 0.0
-        self._cancelled.clear()
         started = perf_counter()
         try:
             for token in stream(
@@ -173,4 +199,6 @@ class ChatSession:
                 self.dropped_messages += dropped
             total = perf_counter() - started
             self.last_stats = TurnStats(len(prompt), cached, answer.token_count, first, total)
-        yield evolve(reply, usage=Usage(len(prompt), answer.token_count))
+        reply = evolve(reply, usage=Usage(len(prompt), answer.token_count))
+        yield reply
+        return reply

@@ -22,6 +22,8 @@ def as_bool(value: object) -> bool:
 
 def as_int(value: object) -> int:
     """Accept an int, a float or text of integral value; never a bool."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value  # not through float, which has 53 bits
     number = as_float(value)
     if number != int(number):
         raise ValueError("an integer")
@@ -33,7 +35,7 @@ def as_float(value: object) -> float:
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
             number = float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
         else:
             if number == number and abs(number) != float("inf"):

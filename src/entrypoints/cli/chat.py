@@ -38,6 +38,8 @@ Examples:
   glm3 chat -m ./chatglm3-6b --adapter ./output/adapter
   glm3 chat -m ./chatglm3-6b --quant int4      in 3.5 GB of memory instead of 25
   glm3 chat --tools tools.json -p "北京天气" --json
+  glm3 chat -m ./chatglm3-6b --tool calculator --tool clock
+                                               the model may call these; you are asked before each call
 """
 
 
@@ -50,6 +52,10 @@ def chat(
     tools: Annotated[
         Path | None, typer.Option(help="JSON list of tools to offer: name, description, parameters.")
     ] = None,
+    tool: Annotated[
+        list[str] | None, typer.Option(help="Let the model call this: calculator or clock. Repeatable.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Run calls of --tool without asking.")] = False,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer in tokens.")] = None,
     temperature: Annotated[
         float | None, typer.Option(help="Above 0; higher is bolder. [default: 0.8]")
@@ -86,6 +92,7 @@ def chat(
     """
     from glm3.application.chat import ChatSession
     from glm3.entrypoints.cli.loading import open_model
+    from glm3.entrypoints.cli.tools import tool_caller
     from glm3.entrypoints.cli.transcript import load_tools
 
     text = _one_prompt(prompt)
@@ -99,11 +106,18 @@ def chat(
         greedy=greedy,
     )
     _check(text, as_json)
+    caller = tool_caller(tool or [], allow_all=yes)
     offered = [] if tools is None else load_tools(tools)
     loading = load_options(kernels, dtype, threads, quant, kv_cache)
     loaded = open_model(settings_of(context), model, loading, adapter=adapter, quiet=quiet)
     session = ChatSession(
-        loaded.model, loaded.tokenizer, system=system, tools=offered, options=options, trim=trim
+        loaded.model,
+        loaded.tokenizer,
+        system=system,
+        tools=offered,
+        options=options,
+        trim=trim,
+        caller=caller,
     )
     if text is None:
         _converse(session, model, quiet)

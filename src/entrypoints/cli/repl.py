@@ -68,13 +68,14 @@ def stream_answer(session: ChatSession, text: str, role: Role = Role.USER) -> Re
     with _interrupts_cancel(session):
         for part in session.stream(text, role=role):
             if isinstance(part, Reply):
-                reply = part
+                reply = part  # the last one, behind those whose calls were run
+                if line_is_open:
+                    answer("")
+                    line_is_open = False
             else:
                 answer(part, end="")
                 line_is_open = not part.endswith("\n")
     assert reply is not None  # noqa: S101  # stream() ends with it
-    if line_is_open:
-        answer("")
     _show_beside_text(reply)
     return reply
 

@@ -1,0 +1,1 @@
+"""Run what a model calls, and give it the result."""
