@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from glm3.application.tools.runner import ToolLimits
 from glm3.domain.process_response import process_response
 from glm3.entrypoints.python.auto import AutoConfig, AutoModel, AutoProcessor, AutoTokenizer
 from glm3.entrypoints.python.chat import ChatSession
@@ -22,6 +23,7 @@ __all__ = [
     "ChatGLM2ForConditionalGeneration",
     "ChatGLM3Tokenizer",
     "ChatSession",
+    "ToolLimits",
     "TrainSession",
     "convert",
     "export_gguf",
