@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -14,8 +13,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from glm3.adapters.prometheus.serving_metrics import ServingMetrics
@@ -24,14 +22,13 @@ from glm3.application.serving.lifecycle import Lifecycle, Phase
 from glm3.entrypoints.http.chat_routes import ChatRoutes
 from glm3.entrypoints.http.errors import error_response, plain_error
 from glm3.entrypoints.http.middleware import CLIENT_GONE, LoopbackHosts, RequestScope
+from glm3.entrypoints.http.page_files import page_routes
 from glm3.entrypoints.http.settings import HttpSettings
 from glm3.entrypoints.http.streaming import ClientGoneError, explain
 
 __all__ = ["build_app"]
 
 _log = structlog.get_logger(__name__)
-
-STATIC = Path(__file__).with_name("static")
 
 Handler = Callable[[Request], Awaitable[Any]]
 
@@ -51,10 +48,9 @@ def build_app(
         Route("/health", _health),
         Route("/ready", _ready(lifecycle)),
         Route("/metrics", guard(_metrics(metrics))),
+        *page_routes(),
     ]
     known = frozenset(route.path for route in routes if isinstance(route, Route))
-    if STATIC.is_dir():
-        routes.append(Mount("/", StaticFiles(directory=STATIC, html=True)))
     middleware = [Middleware(RequestScope, metrics, known)]
     if settings.loopback_only:
         middleware.append(Middleware(LoopbackHosts))
