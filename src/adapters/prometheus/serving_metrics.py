@@ -33,6 +33,7 @@ class ServingMetrics:
 
         self._requests = counter("requests", "Requests that ended, by outcome.", "outcome")
         self._http = counter("http_requests", "HTTP responses, by route and status.", "route", "status")
+        self._grpc = counter("grpc_requests", "gRPC calls that ended, by method and code.", "method", "code")
         self._generated = counter("generated_tokens", "Tokens produced.")
         self._prompts = counter("prompt_tokens", "Prompt tokens of started requests.")
         self._cached = counter("cached_prompt_tokens", "Prompt tokens that were in the KV cache already.")
@@ -71,6 +72,10 @@ class ServingMetrics:
     def responded(self, route: str, status: int) -> None:
         """Count one HTTP response."""
         self._http.labels(route, str(status)).inc()
+
+    def called(self, method: str, code: str) -> None:
+        """Count one gRPC call."""
+        self._grpc.labels(method, code).inc()
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format."""

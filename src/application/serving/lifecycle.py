@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 
 from glm3.application.serving.service import ChatService
@@ -26,16 +27,22 @@ class Lifecycle:
     def __init__(self) -> None:
         self.phase = Phase.LOADING
         self._service: ChatService | None = None
+        self._listeners: list[Callable[[Phase], None]] = []
+
+    def listen(self, listener: Callable[[Phase], None]) -> None:
+        """Tell ``listener`` the phase, now and whenever it changes, from the thread that changes it."""
+        self._listeners.append(listener)
+        listener(self.phase)
 
     def ready(self, service: ChatService) -> None:
         """Take requests from now on, unless the end has begun already."""
         self._service = service
         if self.phase is Phase.LOADING:
-            self.phase = Phase.READY
+            self._enter(Phase.READY)
 
     def drain(self) -> None:
         """Take no more requests; those that run go on."""
-        self.phase = Phase.DRAINING
+        self._enter(Phase.DRAINING)
 
     def service(self) -> ChatService:
         """Return the service, to ask it something new.
@@ -52,3 +59,8 @@ class Lifecycle:
     def loaded(self) -> ChatService | None:
         """Return the service where there is one, whatever the phase."""
         return self._service
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        for listener in self._listeners:
+            listener(phase)

@@ -24,7 +24,8 @@ from glm3.entrypoints.http.errors import error_response, plain_error
 from glm3.entrypoints.http.middleware import CLIENT_GONE, LoopbackHosts, RequestScope
 from glm3.entrypoints.http.page_files import page_routes
 from glm3.entrypoints.http.settings import HttpSettings
-from glm3.entrypoints.http.streaming import ClientGoneError, explain
+from glm3.entrypoints.http.streaming import ClientGoneError
+from glm3.entrypoints.serving.request_log import explain
 
 __all__ = ["build_app"]
 

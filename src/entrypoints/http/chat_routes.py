@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from glm3.application.serving.access import AccessPolicy
 from glm3.application.serving.answers import AnswerStream
 from glm3.application.serving.lifecycle import Lifecycle
-from glm3.application.serving.records import Delta, ServedModel, TextDelta, ToolCallDelta, UsageDelta
+from glm3.application.serving.records import Delta, ServedModel
 from glm3.domain.errors import InvalidInputError, UnknownModelError
 from glm3.entrypoints.http.body import read_object
 from glm3.entrypoints.http.completion_rendering import CompletionChunks, text_completion
@@ -21,6 +21,7 @@ from glm3.entrypoints.http.requests import read_chat, read_completion
 from glm3.entrypoints.http.settings import HttpSettings
 from glm3.entrypoints.http.streaming import AnswerResponse, unless_gone
 from glm3.entrypoints.serving.fields import Fields
+from glm3.entrypoints.serving.request_log import log_delta
 
 __all__ = ["ChatRoutes"]
 
@@ -118,15 +119,7 @@ class ChatRoutes:
             return await unless_gone(request, collect())
 
     def _see(self, delta: Delta) -> None:
-        if isinstance(delta, UsageDelta):
-            _log.info(
-                "answered",
-                prompt_tokens=delta.usage.prompt_tokens,
-                cached_tokens=delta.cached_tokens,
-                completion_tokens=delta.usage.completion_tokens,
-            )
-        elif self._settings.log_content and isinstance(delta, TextDelta | ToolCallDelta):
-            _log.info("said", delta=str(delta))
+        log_delta(delta, content=self._settings.log_content)
 
 
 def _model_object(name: str, model: ServedModel) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from time import perf_counter
-from uuid import uuid4
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -12,12 +11,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glm3.adapters.prometheus.serving_metrics import ServingMetrics
 from glm3.entrypoints.http.errors import plain_error
+from glm3.entrypoints.serving.request_log import begin_request
 
 __all__ = ["LoopbackHosts", "RequestScope"]
 
 _log = structlog.get_logger(__name__)
 
-_REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 CLIENT_GONE = 499
 """The status in logs and metrics of a request whose client went away first; nobody receives it."""
@@ -39,9 +38,7 @@ class RequestScope:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        request_id = begin_request(given)
         status = CLIENT_GONE
         started = perf_counter()
 

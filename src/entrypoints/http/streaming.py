@@ -7,21 +7,18 @@ import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-import structlog
 from sse_starlette.sse import EventSourceResponse
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from glm3.application.serving.answers import AnswerStream
-from glm3.application.serving.problem import Problem, problem_of
 from glm3.application.serving.records import Delta
 from glm3.entrypoints.http.errors import error_object
+from glm3.entrypoints.serving.request_log import explain
 
 __all__ = ["AnswerResponse", "Chunks", "ClientGoneError", "unless_gone"]
 
 T = TypeVar("T")
-
-_log = structlog.get_logger(__name__)
 
 PING_SECONDS = 15
 
@@ -76,14 +73,6 @@ class AnswerResponse:
             yield _event(error_object(explain(error)))
         else:
             yield b"data: [DONE]\n\n"
-
-
-def explain(error: Exception) -> Problem:
-    """Return what to tell the caller, and log what is not for it."""
-    problem = problem_of(error)
-    if problem.kind.is_ours:
-        _log.error("request failed", exc_info=error)
-    return problem
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -14,8 +14,8 @@ __all__ = ["Fields", "parse_object"]
 _SHOWN = 80  # characters of a value in a message
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object that ``body`` holds; NaN and Infinity are no JSON.
+def parse_object(body: bytes | str, what: str = "the body") -> dict[str, Any]:
+    """Return the JSON object that ``body`` holds; NaN and Infinity are no JSON. ``what`` names it in errors.
 
     Raises:
         InvalidInputError: it is none.
@@ -23,11 +23,11 @@ def parse_object(body: bytes) -> dict[str, Any]:
     try:
         value = json.loads(body, parse_constant=_refuse_constant)
     except RecursionError:
-        raise InvalidInputError("the body is nested too deeply", expected="a JSON object") from None
+        raise InvalidInputError(f"{what} is nested too deeply", expected="a JSON object") from None
     except ValueError as error:  # bad JSON, bad UTF-8, numbers of thousands of digits
-        raise InvalidInputError(f"the body is not JSON: {error}", expected="a JSON object") from None
+        raise InvalidInputError(f"{what} is not JSON: {error}", expected="a JSON object") from None
     if not isinstance(value, dict):
-        raise InvalidInputError("the body is not a JSON object", expected="{...}", found=type(value).__name__)
+        raise InvalidInputError(f"{what} is not a JSON object", expected="{...}", found=type(value).__name__)
     return value
 
 
