@@ -17,6 +17,7 @@ from support.native import kernel_build
 
 prepare()
 
+from glm3.adapters.mindspore.ascend_model import AscendModel  # noqa: E402 - imports mindspore
 from glm3.adapters.mindspore.inference.model import NativeModel  # noqa: E402 - imports mindspore
 from glm3.adapters.mindspore.inference.weights import StoredArray  # noqa: E402
 from glm3.adapters.mindspore.kernels.base import HeadLayout, Kernels  # noqa: E402
@@ -25,6 +26,7 @@ from glm3.adapters.mindspore.kernels.stock import StockKernels  # noqa: E402
 from glm3.adapters.mindspore.loading import load_weights  # noqa: E402
 from glm3.adapters.mindspore.model import MindSporeModel  # noqa: E402
 from glm3.adapters.mindspore.network import ChatGLMNetwork  # noqa: E402
+from support.ascend import reference_model  # noqa: E402
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 GOLDEN_MODELS = ("tiny", "rope50", "wide_heads")
@@ -99,7 +101,17 @@ def native_model(
     return NativeModel(config, weights, kernel_build().path, kv_cache)
 
 
-BUILDERS = {NumpyModel: NumpyModel, MindSporeModel: mindspore_model, NativeModel: native_model}
+def ascend_model(config: ModelConfig, parameters: Mapping[str, Array]) -> AscendModel:
+    """Build a float32 model over the Ascend kernel set, whose fused operators are computed by reference."""
+    return reference_model(config, ArrayReader(parameters))
+
+
+BUILDERS = {
+    NumpyModel: NumpyModel,
+    MindSporeModel: mindspore_model,
+    NativeModel: native_model,
+    AscendModel: ascend_model,
+}
 """Each adapter of the language model port, and how to build it from a configuration and its parameters."""
 
 

@@ -51,12 +51,15 @@ class HeadLayout:
 class Extension:
     """What one cached pass appends: ``lengths[i]`` tokens to row ``rows[i]``, which holds ``starts[i]``.
 
-    The tokens of all rows are packed one row after another, without padding.
+    The tokens of all rows are packed one row after another, without padding. ``tables`` names the blocks of
+    each row where a cache is a pool of blocks of ``block_size`` places.
     """
 
     rows: Sequence[int]
     starts: Sequence[int]
     lengths: Sequence[int]
+    tables: Sequence[Sequence[int]] | None = None
+    block_size: int = 0
 
     @property
     def positions(self) -> NDArray[np.int64]:
