@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from contextlib import closing
 
 from glm3.domain.beam_search import beam_search
 from glm3.domain.decoding_row import DecodingRow
 from glm3.domain.errors import InvalidInputError
 from glm3.domain.generation import Cancel, Generation, GenerationConfig, StopCheck, Token
-from glm3.domain.ports.model import KVCache, LanguageModel
+from glm3.domain.ports.model import FloatArray, KVCache, LanguageModel
 from glm3.domain.prompt_cache import PromptCache
+from glm3.domain.prompt_lookup import PromptLookup
 
 __all__ = ["PREFILL_CHUNK", "PromptCache", "generate", "stream"]
 
@@ -54,7 +56,11 @@ def generate(
     ]
     if options.num_beams > 1:
         return [beam_search(model, row.prompt, options, row.limit, prefill_chunk, cancel) for row in rows]
-    if rows:
+    if len(rows) == 1:
+        held = PromptCache.allocate(model, len(rows[0].prompt) + rows[0].limit)
+        for _ in _stream(rows[0], held, prefill_chunk, cancel):
+            pass
+    elif rows:
         cache = model.new_cache(len(rows), max(len(row.prompt) + row.limit for row in rows))
         if _prefill(model, cache, rows, prefill_chunk, cancel):
             _decode(model, cache, rows, cancel)
@@ -109,12 +115,23 @@ def _stream(
     row: DecodingRow, cache: PromptCache, chunk_size: int, cancel: Cancel | None
 ) -> Generator[Token, None, None]:
     scores = cache.prefill(row.prompt, chunk_size, cancel)
-    while scores is not None:
-        token = row.take(scores)
-        yield token
-        if token.finish_reason is not None or _cancelled(cancel):
-            return
-        scores = cache.extend([token.id])
+    if scores is None:
+        return
+    lookup = PromptLookup(row.prompt, cache.verifiable - 1 if row.looks_up else 0)
+    drafts: list[int] = []
+    passed: Generator[FloatArray, None, None] = (each for each in [scores])
+    while True:
+        with closing(passed):
+            for draft, scores in zip([*drafts, None], passed, strict=True):
+                token = row.take(scores)
+                lookup.append(token.id)
+                yield token
+                if token.finish_reason is not None or _cancelled(cancel):
+                    return
+                if token.id != draft:
+                    break
+        drafts = lookup.propose(row.left - 1)
+        passed = cache.verify([token.id, *drafts])
 
 
 def _prefill(

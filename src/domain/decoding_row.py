@@ -46,6 +46,7 @@ class DecodingRow:
     ) -> None:
         self.prompt = _checked_ids(prompt, model.config.padded_vocab_size, name)
         self.limit = _checked_limit(len(self.prompt), options, context, name)
+        self.looks_up = options.lookup
         self.finish_reason: FinishReason | None = None
         self._stop_ids = options.stop_ids
         self._stop_check = stop_check
@@ -58,6 +59,11 @@ class DecodingRow:
     def last(self) -> int:
         """The token produced last."""
         return self._new_ids[-1]
+
+    @property
+    def left(self) -> int:
+        """How many more tokens may be produced."""
+        return self.limit - len(self._new_ids)
 
     def take(self, scores: FloatArray) -> Token:
         """Choose the next token by the model's scores ``(padded_vocab_size,)``; it may end the row."""

@@ -46,7 +46,8 @@ class GenerationConfig:
     cut from its text. ``seed`` None draws anew each time, an int repeats. ``vocab_size`` is the first id
     that must never be produced (the padding rows of the output layer lie beyond it). ``logprobs`` asks for
     the log-probability of each produced token. ``length_penalty`` is the exponent of the length that a
-    beam's log-probability is divided by: above 0 favours long answers.
+    beam's log-probability is divided by: above 0 favours long answers. ``lookup`` lets what repeats be
+    computed several tokens at a time, where the model can; it changes no token.
 
     Raises:
         InvalidInputError: a value is out of range, or two contradict each other.
@@ -67,6 +68,7 @@ class GenerationConfig:
     seed: int | None = None
     vocab_size: int | None = None
     logprobs: bool = False
+    lookup: bool = True
 
     def __attrs_post_init__(self) -> None:
         for name in ("max_new_tokens", "max_length", "vocab_size"):

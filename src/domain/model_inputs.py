@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from glm3.domain.errors import ContextLengthError, InvalidInputError
 from glm3.domain.model_config import ModelConfig
 
-__all__ = ["check_capacity", "check_extension", "check_forward", "check_row_length", "check_targets"]
+__all__ = [
+    "check_capacity",
+    "check_extension",
+    "check_forward",
+    "check_row_length",
+    "check_targets",
+    "check_verified",
+]
 
 IntArray = NDArray[np.int64]
 
@@ -72,6 +79,21 @@ def check_extension(
                 found=f"{cache.length(row)} + {len(ids)}",
             )
         _check_ids(config, min(ids), max(ids))
+
+
+def check_verified(verifiable: int, tokens: Sequence[int]) -> None:
+    """Check how many tokens one call of ``verify`` is given.
+
+    Raises:
+        InvalidInputError: more than are ``verifiable``, or none.
+    """
+    if not 1 <= len(tokens) <= verifiable:
+        raise InvalidInputError(
+            "tokens that cannot be verified together",
+            field="tokens",
+            expected=f"1 to {verifiable}",
+            found=len(tokens),
+        )
 
 
 def check_row_length(current: int, wanted: int) -> None:

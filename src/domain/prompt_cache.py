@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 from glm3.domain.generation import Cancel
-from glm3.domain.ports.model import FloatArray, KVCache, LanguageModel
+from glm3.domain.ports.model import FloatArray, KVCache, LanguageModel, SupportsVerification
 
 __all__ = ["PromptCache"]
 
@@ -23,6 +23,7 @@ class PromptCache:
 
     def __init__(self, model: LanguageModel, cache: KVCache) -> None:
         self.model = model
+        self._verifier = model if isinstance(model, SupportsVerification) else None
         self._cache = cache
         self._ids: list[int] = []
 
@@ -43,6 +44,11 @@ class PromptCache:
     @property
     def capacity(self) -> int:
         return self._cache.capacity
+
+    @property
+    def verifiable(self) -> int:
+        """How many ids :meth:`verify` takes."""
+        return 1 if self._verifier is None else self._verifier.verifiable
 
     def prefill(
         self, prompt: Sequence[int], chunk_size: int, cancel: Cancel | None = None
@@ -73,6 +79,26 @@ class PromptCache:
         scores: FloatArray = self.model.extend(self._cache, [0], [tokens])[0]
         self._ids.extend(tokens)
         return scores
+
+    def verify(self, tokens: Sequence[int]) -> Generator[FloatArray, None, None]:
+        """Append the first id and, one by one, the others; yield the scores of what follows each.
+
+        One pass of the model computes them all. Ids that were not reached when the caller closes the
+        generator are forgotten.
+
+        Raises:
+            ContextLengthError: they exceed the capacity.
+        """
+        if len(tokens) == 1 or self._verifier is None:
+            for token in tokens:
+                yield self.extend([token])
+            return
+        try:
+            for token, scores in zip(tokens, self._verifier.verify(self._cache, 0, tokens), strict=True):
+                self._ids.append(token)
+                yield scores
+        finally:
+            self._cache.truncate(0, len(self._ids))
 
     def common_prefix(self, prompt: Sequence[int]) -> int:
         """Return how many of the prompt's tokens need no computing: never the last one."""

@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 from glm3.adapters.memory.numpy_model import NumpyModel
 from glm3.adapters.memory.scripted_model import ScriptedModel, hashed_scores
 from glm3.domain.errors import ContextLengthError, InvalidInputError
-from glm3.domain.ports.model import LanguageModel, SupportsForward, SupportsParameters
+from glm3.domain.ports.model import (
+    LanguageModel,
+    SupportsForward,
+    SupportsParameters,
+    SupportsVerification,
+)
 from support.models import BUILDERS, AscendModel, tiny_config
 
 VOCAB = 48
@@ -34,7 +39,7 @@ class Case:
     def build(self) -> Any:
         config = tiny_config(**VARIANTS[self.variant])
         if self.adapter is ScriptedModel:
-            return ScriptedModel(hashed_scores(VOCAB), VOCAB, seq_length=config.seq_length)
+            return ScriptedModel(hashed_scores(VOCAB), VOCAB, seq_length=config.seq_length, verifiable=4)
         parameters = NumpyModel.random(config, seed=1, scale=0.3).parameters()
         return BUILDERS[self.adapter](config, parameters)
 
@@ -62,6 +67,17 @@ def model(request):
 def forward_model(request):
     built = request.param.build()
     assert isinstance(built, SupportsForward)
+    return built
+
+
+@pytest.fixture(
+    scope="module",
+    params=[Case(ScriptedModel), *(case for case in NETWORKS if case.adapter is not NumpyModel)],
+    ids=case_name,
+)
+def verifying_model(request):
+    built = request.param.build()
+    assert isinstance(built, SupportsVerification)
     return built
 
 
@@ -113,6 +129,36 @@ def test_chunks_equal_all_at_once(model, first, second):
     cache = model.new_cache(1, 16)
     model.extend(cache, [0], [first])
     assert_same(model.extend(cache, [0], [second])[0], scores_of(model, first + second))
+
+
+@drawn
+@given(first=ids, guesses=ids, kept=st.integers(0, 8), second=ids)
+def test_verified_tokens_score_to_the_bit_as_one_at_a_time(verifying_model, first, guesses, kept, second):
+    """Whatever of them is forgotten again."""
+    model = verifying_model
+    cache, single = model.new_cache(2, 32), model.new_cache(1, 32)
+    model.extend(cache, [1], [first])
+    model.extend(single, [0], [first])
+    for guessed in (guesses[: model.verifiable], second[: model.verifiable]):
+        start = cache.length(1)
+        scores = model.verify(cache, 1, guessed)
+        assert (scores.shape, scores.dtype) == ((len(guessed), VOCAB), np.float32)
+        for token, row in zip(guessed, scores, strict=True):
+            assert np.array_equal(row, model.extend(single, [0], [[token]])[0])
+        for each, row in ((cache, 1), (single, 0)):
+            each.truncate(row, min(each.length(row), start + kept))
+
+
+def test_what_cannot_be_verified_is_refused(verifying_model):
+    model = verifying_model
+    cache = model.new_cache(1, 12)
+    for tokens in ([], [1] * (model.verifiable + 1), [VOCAB]):
+        with pytest.raises(InvalidInputError):
+            model.verify(cache, 0, tokens)
+    model.extend(cache, [0], [[1] * 12])
+    with pytest.raises(ContextLengthError):
+        model.verify(cache, 0, [1])
+    assert cache.length(0) == 12
 
 
 @drawn

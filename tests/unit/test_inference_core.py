@@ -118,14 +118,30 @@ def test_a_product_may_be_added_to_where_it_is_written(core, tokens):
     assert np.array_equal(core.product(packed_matrix(weight), x, residual=y, y=y), expected)
 
 
-def test_a_token_scores_the_same_in_any_company(core):
+@FEW
+@given(SEEDS, st.sampled_from(FLOATING), st.integers(1, 140), st.integers(1, 530), st.integers(2, 8))
+def test_few_tokens_score_with_plain_weights_as_each_alone(core, seed, dtype, out, width, tokens):
+    """To the bit: this is what lets several guessed tokens be checked in one pass."""
+    carrier = from_float32(normal(seed, out, width), dtype)
+    x = normal(seed + 1, tokens, width)
+    together = core.product(plain_matrix(carrier, dtype), x)
+    for token in range(tokens):
+        assert np.array_equal(
+            core.product(plain_matrix(carrier, dtype), x[token : token + 1])[0], together[token]
+        )
+
+
+@FEW
+@given(rounded_weights(largest=1100), SEEDS, st.integers(2, 20))
+def test_tokens_score_with_packed_weights_as_each_alone(core, drawn, seed, tokens):
     """To the bit: rounding goes by the token, sums by the input."""
-    weight = packed_matrix(held := pack(random_levels(5, QuantScheme(4, 32), 70, 200), QuantScheme(4, 32)))
-    x = normal(6, 19, 200)
-    together = core.product(weight, x)
-    for token in range(19):
-        assert np.array_equal(core.product(weight, x[token : token + 1])[0], together[token])
-    assert held.nbytes > 0
+    scheme, rounded = drawn
+    weight = pack(rounded, scheme)
+    x = normal(seed, tokens, weight.shape[1])
+    together = core.product(packed_matrix(weight), x)
+    for token in range(tokens):
+        alone = core.product(packed_matrix(weight), x[token : token + 1])[0]
+        assert np.array_equal(alone, together[token])
 
 
 @FEW
@@ -305,6 +321,35 @@ def test_attention_over_the_cache(core, seed, case):
         assert np.abs(out[new] - expected).max() <= 1e-5 * np.abs(values).max()
     for old, new_numbers in zip(before, store.numbers, strict=True):
         assert np.array_equal(old[untouched], new_numbers[untouched])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    SEEDS,
+    st.sampled_from([(1, 1), (1, 3), (2, 16), (1, 70)]),
+    st.integers(1, 18),
+    st.integers(0, 130),
+    st.integers(2, 8),
+    st.sampled_from(list(TOLERANCES)),
+)
+def test_tokens_attend_together_as_each_alone(core, seed, heads, quarter, start, tokens, format_):
+    """To the bit, whatever of the others' keys is already in the cache."""
+    (kv, group), dim = heads, 4 * quarter
+    angles = normal(seed, tokens, dim // 4, scale=3.0)
+    cos, sin = np.cos(angles), np.sin(angles)
+    past = normal(seed + 1, start, (kv * group + 2 * kv) * dim)
+    qkv = normal(seed + 2, tokens, (kv * group + 2 * kv) * dim)
+    stores = [LayerStore(format_, 1, start + tokens, kv, dim) for _ in range(2)]
+    for store in stores:
+        if start:
+            still = np.ones((start, dim // 4), np.float32), np.zeros((start, dim // 4), np.float32)
+            core.cached_attention(store, kv * group, *still, past, [Span(0, 0, 0, start)])
+    together = core.cached_attention(stores[0], kv * group, cos, sin, qkv, [Span(0, 0, start, tokens)])
+    for token in range(tokens):
+        one = slice(token, token + 1)
+        span = [Span(0, 0, start + token, 1)]
+        alone = core.cached_attention(stores[1], kv * group, cos[one], sin[one], qkv[one], span)
+        assert np.array_equal(alone[0], together[token])
 
 
 def test_a_query_that_is_not_a_number_spoils_itself_alone(core):

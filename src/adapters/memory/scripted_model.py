@@ -9,6 +9,7 @@ import numpy as np
 
 from glm3.domain.errors import ContextLengthError, InvalidInputError
 from glm3.domain.model_config import ModelConfig
+from glm3.domain.model_inputs import check_verified
 from glm3.domain.ports.model import FloatArray, KVCache
 
 __all__ = ["Scores", "ScriptedCache", "ScriptedModel", "hashed_scores", "ngram_scores", "reply_scores"]
@@ -49,11 +50,14 @@ class ScriptedModel:
     """Score the next token with ``scores``; ``calls`` records what was computed, as the tokens of each call.
 
     Only what a row's cache holds is seen, so a caller that mixes up rows or forgets a token gets other
-    scores, as it would from a network.
+    scores, as it would from a network. ``verifiable`` is how many tokens it scores in one pass.
     """
 
-    def __init__(self, scores: Scores, vocab_size: int, *, seq_length: int = 8192) -> None:
+    def __init__(
+        self, scores: Scores, vocab_size: int, *, seq_length: int = 8192, verifiable: int = 1
+    ) -> None:
         self._scores = scores
+        self.verifiable = verifiable
         self._config = ModelConfig(padded_vocab_size=vocab_size, seq_length=seq_length)
         self.calls: list[tuple[tuple[int, ...], ...]] = []
 
@@ -108,6 +112,21 @@ class ScriptedModel:
         for row, ids in zip(rows, added, strict=True):
             cache.ids[row].extend(ids)
         return np.array([self._scores(tuple(cache.ids[row])) for row in rows], dtype=np.float32)
+
+    def verify(self, cache: KVCache, row: int, tokens: Sequence[int]) -> FloatArray:
+        """Append ids to a row and return the scores ``(len(tokens), vocab_size)`` behind each.
+
+        Raises:
+            ContextLengthError: the row would exceed the cache's capacity; then it has not changed.
+            InvalidInputError: there are more tokens than ``verifiable``, or none, or another fault of
+                :meth:`extend`.
+        """
+        check_verified(self.verifiable, tokens)
+        self.extend(cache, [row], [tokens])
+        assert isinstance(cache, ScriptedCache)  # noqa: S101  # extend() took it
+        held = tuple(cache.ids[row])
+        first = len(held) - len(tokens) + 1
+        return np.array([self._scores(held[:end]) for end in range(first, len(held) + 1)], dtype=np.float32)
 
 
 def ngram_scores(table: Mapping[tuple[int, ...], Sequence[float]], vocab_size: int) -> Scores:

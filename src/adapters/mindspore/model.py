@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from glm3.adapters.mindspore.inference.cache import MindSporeCache
 from glm3.adapters.mindspore.inference.decoder import NativeDecoder
-from glm3.adapters.mindspore.inference.runner import NativeRunner
+from glm3.adapters.mindspore.inference.runner import VERIFIABLE, NativeRunner
 from glm3.adapters.mindspore.inference.weights import weights_of_parameters
 from glm3.adapters.mindspore.kernels.base import Extension, Tensor
 from glm3.adapters.mindspore.network import ChatGLMNetwork
@@ -20,7 +20,7 @@ from glm3.adapters.mindspore.training.prefix import PrefixTuning
 from glm3.adapters.mindspore.training.trainer import MindSporeTrainer
 from glm3.domain.errors import InvalidInputError
 from glm3.domain.model_config import ModelConfig
-from glm3.domain.model_inputs import check_capacity, check_extension, check_forward
+from glm3.domain.model_inputs import check_capacity, check_extension, check_forward, check_verified
 from glm3.domain.parameters import parameter_shapes
 from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.model import KVCache
@@ -63,17 +63,9 @@ class MindSporeModel:
         return cache
 
     def extend(self, cache: KVCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> FloatArray:
-        if not isinstance(cache, MindSporeCache):
-            raise InvalidInputError(
-                "the cache is another model's",
-                expected="one from new_cache",
-                found=type(cache).__name__,
-            )
+        cache = self._own(cache)
         check_extension(self.config, cache, rows, tokens)
-        network, prefix = self.network, self._prefix
-        if cache.prefix != (0 if prefix is None else prefix.length):
-            raise InvalidInputError("the cache is older than the model's prefix", hint="make a new one")
-        tables = network if prefix is None else prefix
+        network, tables = self.network, self._tables
         if (native := self._native()) is not None:
             return native.extend(cache, rows, tokens, (tables.cos_table, tables.sin_table))
         if cache.format != "fp32":
@@ -90,6 +82,18 @@ class MindSporeModel:
         for row, length in zip(rows, extension.lengths, strict=True):
             cache.lengths[row] += length
         return scores
+
+    @property
+    def verifiable(self) -> int:
+        return 1 if self._native() is None else VERIFIABLE
+
+    def verify(self, cache: KVCache, row: int, tokens: Sequence[int]) -> FloatArray:
+        cache = self._own(cache)
+        check_verified(self.verifiable, tokens)
+        check_extension(self.config, cache, [row], [tokens])
+        if (native := self._native()) is None:
+            return self.extend(cache, [row], [tokens])
+        return native.verify(cache, row, tokens, (self._tables.cos_table, self._tables.sin_table))
 
     def forward(
         self,
@@ -161,6 +165,22 @@ class MindSporeModel:
             weights = weights_of_parameters(self.config, parameters)
             self._runner = NativeRunner(self.config, weights, NativeDecoder(library))
         return self._runner
+
+    def _own(self, cache: KVCache) -> MindSporeCache:
+        if not isinstance(cache, MindSporeCache):
+            raise InvalidInputError(
+                "the cache is another model's",
+                expected="one from new_cache",
+                found=type(cache).__name__,
+            )
+        if cache.prefix != (0 if self._prefix is None else self._prefix.length):
+            raise InvalidInputError("the cache is older than the model's prefix", hint="make a new one")
+        return cache
+
+    @property
+    def _tables(self) -> ChatGLMNetwork | PrefixTuning:
+        """What holds cos and sin for every place of the cache."""
+        return self.network if self._prefix is None else self._prefix
 
     @property
     def _prefix(self) -> PrefixTuning | None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from glm3.domain.model_config import ModelConfig
 
-__all__ = ["KVCache", "LanguageModel", "SupportsForward", "SupportsParameters"]
+__all__ = ["KVCache", "LanguageModel", "SupportsForward", "SupportsParameters", "SupportsVerification"]
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -102,6 +102,29 @@ class SupportsForward(Protocol):
         """Return ``num_layers + 1`` arrays ``(batch, seq, hidden)``: the embedding, then each block's output.
 
         The last one is before the final norm, as in ChatGLM3's own code. Padding has no defined value.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsVerification(Protocol):
+    """A model that scores some tokens of a row in one pass, each to the bit as if it had come alone."""
+
+    @property
+    def verifiable(self) -> int:
+        """How many tokens of a pass that holds for; 1 where a pass of several rounds differently."""
+        ...
+
+    def verify(self, cache: KVCache, row: int, tokens: Sequence[int]) -> FloatArray:
+        """Append up to ``verifiable`` tokens to a row and score what follows each of them.
+
+        Returns:
+            Scores ``(len(tokens), padded_vocab_size)``, float32: those that :meth:`LanguageModel.extend`
+            gives for one token at a time.
+
+        Raises:
+            ContextLengthError: the row would exceed the cache's capacity.
+            InvalidInputError: there are more tokens than ``verifiable``, or none.
         """
         ...
 

@@ -14,6 +14,7 @@ from glm3.entrypoints.cli.options import (
     Dtype,
     Kernels,
     KVCache,
+    Lookup,
     Model,
     Precision,
     Quant,
@@ -80,6 +81,7 @@ def chat(
     threads: Threads = None,
     quant: Quant = None,
     kv_cache: KVCache = None,
+    lookup: Lookup = True,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object (with -p or piped input).")
     ] = False,
@@ -104,6 +106,7 @@ def chat(
         repetition_penalty=repetition_penalty,
         seed=seed,
         greedy=greedy,
+        lookup=lookup,
     )
     _check(text, as_json)
     caller = tool_caller(tool or [], allow_all=yes)

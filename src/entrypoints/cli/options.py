@@ -22,6 +22,7 @@ __all__ = [
     "Dtype",
     "KVCache",
     "Kernels",
+    "Lookup",
     "LoraAlpha",
     "Model",
     "Precision",
@@ -108,6 +109,15 @@ KVCache = Annotated[
 ]
 
 
+Lookup = Annotated[
+    bool,
+    typer.Option(
+        "--lookup/--no-lookup",
+        help="Compute what repeats earlier text several tokens at a time; the answer is the same.",
+    ),
+]
+
+
 def load_options(
     kernels: str,
     dtype: Precision,
@@ -141,6 +151,7 @@ def sampling_options(
     repetition_penalty: float,
     seed: int | None,
     greedy: bool,
+    lookup: bool,
 ) -> GenerationConfig:
     """Combine the sampling options of a chat.
 
@@ -167,4 +178,5 @@ def sampling_options(
         top_k=0 if top_k is None else top_k,
         repetition_penalty=repetition_penalty,
         seed=seed,
+        lookup=lookup,
     )

@@ -14,6 +14,7 @@ from glm3.entrypoints.cli.options import (
     Dtype,
     Kernels,
     KVCache,
+    Lookup,
     Model,
     Precision,
     Quant,
@@ -56,6 +57,7 @@ def predict(
     threads: Threads = None,
     quant: Quant = None,
     kv_cache: KVCache = None,
+    lookup: Lookup = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per prompt.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print answers only.")] = False,
 ) -> None:
@@ -79,7 +81,7 @@ def predict(
         raise UsageError(
             "prompts come from the command line or from a file", expected="TEXT... or --file FILE"
         )
-    options = GenerationConfig(max_new_tokens=max_new_tokens)
+    options = GenerationConfig(max_new_tokens=max_new_tokens, lookup=lookup)
     request = PredictRequest(prompts=prompts, options=options, batch_size=batch_size)
     loading = load_options(kernels, dtype, threads, quant, kv_cache)
     loaded = open_model(settings_of(context), model, loading, adapter=adapter, quiet=quiet)

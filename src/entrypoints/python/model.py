@@ -54,13 +54,15 @@ class ChatGLM2ForConditionalGeneration:
         length_penalty: float = 1.0,
         eos_token_id: int | Sequence[int] | None = None,
         seed: int | None = None,
+        lookup: bool = True,
         cancel: Callable[[], bool] | None = None,
     ) -> list[Ids]:
         """Answer one prompt ``(seq,)`` or several ``(batch, seq)``; defaults are the configuration's.
 
         ``max_new_tokens`` counts the answer, ``max_length`` prompt and answer; given both, the first wins.
         Without sampling, ``temperature``, ``top_k`` and ``top_p`` have no effect. ``eos_token_id`` is one id
-        or several; by default the configuration's and those that end a reply.
+        or several; by default the configuration's and those that end a reply. ``lookup`` computes what
+        repeats several tokens at a time where one prompt is answered; no token differs.
 
         Returns:
             One int32 array a row: the row as it was given, padding at its left included and at its right
@@ -91,6 +93,7 @@ class ChatGLM2ForConditionalGeneration:
             length_penalty=length_penalty,
             stop_ids=self._stop_ids() if eos_token_id is None else _as_ids(eos_token_id),
             seed=seed,
+            lookup=lookup,
             vocab_size=None if self._special is None else self._special.vocab_size,
         )
         prompts = [row[start:] for row, start in zip(rows, starts, strict=True)]

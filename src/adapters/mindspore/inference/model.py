@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from glm3.adapters.mindspore.inference.cache import MindSporeCache
 from glm3.adapters.mindspore.inference.decoder import FloatArray, NativeDecoder
-from glm3.adapters.mindspore.inference.runner import IntArray, NativeRunner
+from glm3.adapters.mindspore.inference.runner import VERIFIABLE, IntArray, NativeRunner
 from glm3.adapters.mindspore.inference.weights import Weights, weights_of_arrays
 from glm3.adapters.mindspore.network import rotary_tables, tables_behind
 from glm3.domain.errors import InvalidInputError
 from glm3.domain.model_config import ModelConfig
-from glm3.domain.model_inputs import check_capacity, check_extension, check_forward
+from glm3.domain.model_inputs import check_capacity, check_extension, check_forward, check_verified
 from glm3.domain.ports.model import KVCache
 from glm3.domain.quantization import PackedWeight, dequantize
 from glm3.domain.tensors import Array, to_float32
@@ -47,12 +47,19 @@ class NativeModel:
         return self._allocate(rows, capacity, self._kv_cache)
 
     def extend(self, cache: KVCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> FloatArray:
-        if not isinstance(cache, MindSporeCache) or cache.prefix != len(self._learned):
-            raise InvalidInputError(
-                "the cache is another model's", expected="one from new_cache", found=type(cache).__name__
-            )
-        check_extension(self._config, cache, rows, tokens)
-        return self._runner.extend(cache, rows, tokens, self._cache_tables)
+        own = self._own(cache)
+        check_extension(self._config, own, rows, tokens)
+        return self._runner.extend(own, rows, tokens, self._cache_tables)
+
+    @property
+    def verifiable(self) -> int:
+        return VERIFIABLE
+
+    def verify(self, cache: KVCache, row: int, tokens: Sequence[int]) -> FloatArray:
+        own = self._own(cache)
+        check_verified(VERIFIABLE, tokens)
+        check_extension(self._config, own, [row], [tokens])
+        return self._runner.verify(own, row, tokens, self._cache_tables)
 
     def forward(
         self,
@@ -101,6 +108,13 @@ class NativeModel:
             else to_float32(weight.array, weight.dtype)
             for name, weight in self._weights.items()
         }
+
+    def _own(self, cache: KVCache) -> MindSporeCache:
+        if not isinstance(cache, MindSporeCache) or cache.prefix != len(self._learned):
+            raise InvalidInputError(
+                "the cache is another model's", expected="one from new_cache", found=type(cache).__name__
+            )
+        return cache
 
     def _learn(self, parameters: Mapping[str, Array]) -> None:
         self._prefix = dict(parameters)

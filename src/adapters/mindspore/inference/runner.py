@@ -12,12 +12,16 @@ from glm3.adapters.mindspore.inference.decoder import Chunk, FloatArray, NativeD
 from glm3.adapters.mindspore.inference.weights import NetworkWeights
 from glm3.domain.model_config import ModelConfig
 
-__all__ = ["NativeRunner"]
+__all__ = ["VERIFIABLE", "NativeRunner"]
 
 IntArray = NDArray[np.int64]
 Tables = tuple[FloatArray, FloatArray]
 
 _CHUNK = 256  # tokens in a pass: 60 MB of activations at 6B, and weights are unpacked once for all of them
+
+
+VERIFIABLE = 8
+"""Tokens of a pass up to which all kernels add up what they add for one token, in the same order."""
 
 
 class NativeRunner:
@@ -56,6 +60,17 @@ class NativeRunner:
             scores[ended] = self._decoder.run(network, cache, chunk)
         for row, ids_ in zip(rows, tokens, strict=True):
             cache.lengths[row] += len(ids_)
+        return scores
+
+    def verify(self, cache: MindSporeCache, row: int, tokens: Sequence[int], tables: Tables) -> FloatArray:
+        """Append at most ``VERIFIABLE`` tokens to a row; return the scores behind each, ``(tokens, vocab)``."""
+        start, count = cache.prefix + cache.lengths[row], len(tokens)
+        cos, sin = (table[start : start + count] for table in tables)
+        ids, wanted = np.asarray(tokens, np.int32), np.arange(count, dtype=np.int32)
+        scores = self._decoder.run(
+            self._weights.refresh(), cache, Chunk(ids, [(row, start, count)], cos, sin, wanted)
+        )
+        cache.lengths[row] += count
         return scores
 
     def score(self, ids: IntArray, cos: FloatArray, sin: FloatArray, cache: MindSporeCache) -> FloatArray:

@@ -8,12 +8,11 @@ namespace glm3 {
 
 namespace detail {
 
-constexpr Index kFewTokens = 4;       // up to which a weight is only read, not copied into tiles
+constexpr Index kFewTokens = 8;       // up to which a weight is only read, not copied into tiles
 constexpr Index kPanelRows = 64;      // output channels of a tile
 constexpr Index kPanelDepth = 256;    // inputs of a tile
-constexpr Index kRowsAtOnce = 4;      // output channels whose sums are in registers together
 
-// kRows channels by kTokens tokens: dot products along the inputs.
+// kRows channels by kTokens tokens: dot products along the inputs, added up in an order that depends on neither.
 template <int kRows, int kTokens, class Number>
 inline void few_tokens_rows(const Number* weight, Index in, const float* x, float* sums) {
   Vec totals[kRows][kTokens] = {};
@@ -32,6 +31,7 @@ inline void few_tokens_rows(const Number* weight, Index in, const float* x, floa
 
 template <int kTokens, class Number>
 inline void few_tokens(const Matrix& m, const Number* weight, const float* x, const Output& output) {
+  constexpr Index kRowsAtOnce = kTokens <= 4 ? 4 : 2;  // whose sums are in registers together
   pool_tasks(ceil_div(m.out, kPanelRows), m.out * m.in / 4, [&](Index task, int) {
     const Index end = (task + 1) * kPanelRows < m.out ? (task + 1) * kPanelRows : m.out;
     Index row = task * kPanelRows;
@@ -91,17 +91,19 @@ inline void many_tokens(const Matrix& m, const Number* weight, const float* x, I
   });
 }
 
+template <int kTokens = kFewTokens, class Number>
+inline void few_tokens_of(const Matrix& m, const Number* weight, const float* x, Index tokens, const Output& output) {
+  if constexpr (kTokens > 1)
+    if (tokens < kTokens) return few_tokens_of<kTokens - 1>(m, weight, x, tokens, output);
+  few_tokens<kTokens>(m, weight, x, output);
+}
+
 template <class Number>
 inline void dense_product(const Matrix& m, const float* x, Index tokens, Scratch<float>& scratch,
                           const Output& output) {
   const Number* weight = static_cast<const Number*>(m.data);
-  switch (tokens) {
-    case 1: return few_tokens<1>(m, weight, x, output);
-    case 2: return few_tokens<2>(m, weight, x, output);
-    case 3: return few_tokens<3>(m, weight, x, output);
-    case kFewTokens: return few_tokens<kFewTokens>(m, weight, x, output);
-    default: return many_tokens(m, weight, x, tokens, scratch, output);
-  }
+  if (tokens <= kFewTokens) return few_tokens_of(m, weight, x, tokens, output);
+  many_tokens(m, weight, x, tokens, scratch, output);
 }
 
 }  // namespace detail
