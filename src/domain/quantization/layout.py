@@ -21,6 +21,7 @@ from glm3.domain.quantization.scheme import QuantScheme
 __all__ = [
     "LAYOUT_VERSION",
     "ROW_BLOCK",
+    "SMALLEST_GROUP",
     "PackedShapes",
     "deinterleave",
     "interleave",
@@ -33,7 +34,7 @@ LAYOUT_VERSION = 1
 """Stored with every file of packed weights; raised when the meaning of a byte changes."""
 
 ROW_BLOCK = 16
-_SMALLEST_GROUP = 32  # inputs of whole channels are padded to it too
+SMALLEST_GROUP = 32  # inputs of whole channels are padded to it too
 
 Bytes = NDArray[np.uint8]
 
@@ -103,7 +104,7 @@ def per_group(blocks: NDArray[np.generic], out_features: int) -> NDArray[np.gene
 
 
 def _padded_inputs(scheme: QuantScheme, in_features: int) -> int:
-    group = scheme.group or _SMALLEST_GROUP
+    group = scheme.group or SMALLEST_GROUP
     return -(-in_features // group) * group
 
 

@@ -11,18 +11,17 @@ from numpy.typing import NDArray
 from glm3.domain.errors import CheckpointError, InvalidInputError
 from glm3.domain.quantization.layout import (
     ROW_BLOCK,
+    SMALLEST_GROUP,
     deinterleave,
     interleave,
     packed_shapes,
     per_group,
     to_blocks,
 )
+from glm3.domain.quantization.scales import ZERO_STEPS, choose_scales, inverse_of
 from glm3.domain.quantization.scheme import QuantScheme
 
-__all__ = ["ZERO_STEPS", "Levels", "PackedWeight", "dequantize", "pack", "quantize_rows", "unpack"]
-
-ZERO_STEPS = 16
-"""Zero points are stored as whole sixteenths of a step, 0 to 240: all 16 levels, and places between them."""
+__all__ = ["Levels", "PackedWeight", "dequantize", "pack", "quantize_rows", "unpack"]
 
 _CHUNK = 64 * ROW_BLOCK  # channels rounded at once: bounds the memory beside input and output
 
@@ -119,7 +118,7 @@ def dequantize(weight: PackedWeight) -> FloatArray:
 
 
 def quantize_rows(array: NDArray[Any], scheme: QuantScheme) -> PackedWeight:
-    """Round a weight ``(out, in)`` with the scale that just covers each group, and pack it.
+    """Round a weight ``(out, in)`` with the scales of :func:`choose_scales`, and pack it.
 
     Takes float16, float32 or float64; beside input and output it needs the memory of a thousand channels.
 
@@ -145,39 +144,24 @@ def quantize_rows(array: NDArray[Any], scheme: QuantScheme) -> PackedWeight:
 def _round(rows: FloatArray, scheme: QuantScheme, first: int) -> Levels:
     """Round channels; the scale is rounded to its stored precision before the levels are chosen."""
     in_features = rows.shape[1]
-    group = scheme.group or in_features
-    grouped = np.pad(rows, [(0, 0), (0, -in_features % group)]).reshape(len(rows), -1, group)
-    low, high = grouped.min(-1), grouped.max(-1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        if not scheme.symmetric:
-            low, high = np.minimum(low, 0), np.maximum(high, 0)
-            steps = (high - low) / np.float32(scheme.levels - 1)
-        elif scheme.bits == 4:  # the larger side takes the extra level: 0 stands for it, whatever its sign
-            steps = np.where(-low >= high, low, high) / np.float32(-scheme.middle)
-        else:
-            steps = np.maximum(-low, high) / np.float32(scheme.middle - 1)
-        scales = steps.astype(scheme.scale_dtype)
+    padded = np.pad(rows, [(0, 0), (0, -in_features % (scheme.group or SMALLEST_GROUP))])
+    grouped = padded.reshape(len(rows), -1, scheme.group or padded.shape[1])
+    scales, zeros = choose_scales(grouped, scheme)
     if not np.isfinite(scales).all():
         channel = first + int(np.argmin(np.isfinite(scales).all(-1)))
         raise InvalidInputError(
             "not a number that can be stored", field=f"output channel {channel}", expected="finite weights"
         )
-    wide = scales.astype(np.float32)
-    with np.errstate(divide="ignore"):
-        inverse = np.where(wide == 0, np.float32(0), np.float32(1) / wide)
-    if scheme.symmetric:
-        zeros = None
-        lowest = (
-            -scheme.middle if scheme.bits == 4 else 1 - scheme.middle
-        )  # -127: products of pairs fit 16 bits
+    inverse = inverse_of(scales)
+    if zeros is None:
+        lowest = 1 - scheme.middle if scheme.bits == 8 else -scheme.middle  # -127: pairs fit 16 bits
         rounded = np.clip(np.rint(grouped * inverse[..., None]), lowest, scheme.middle - 1)
         levels = rounded + np.float32(scheme.middle)
     else:
-        zeros = np.clip(np.rint(-low * inverse * ZERO_STEPS), 0, ZERO_STEPS * (scheme.levels - 1))
         exact = grouped.astype(np.float64) * inverse[..., None] + zeros[..., None] / ZERO_STEPS
         levels = np.clip(np.rint(exact), 0, scheme.levels - 1).astype(np.float32)
     flat = levels.astype(np.uint8).reshape(len(rows), -1)[:, :in_features]
-    return Levels(flat, scales, None if zeros is None else zeros.astype(np.uint8))
+    return Levels(flat, scales, zeros)
 
 
 def _spread(values: FloatArray, scheme: QuantScheme, in_features: int) -> FloatArray:

@@ -4,8 +4,15 @@
 // the auto-vectoriser or on -ffast-math, and NaN and infinity keep their meaning.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
+
+#if defined(__AVX__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 
 namespace glm3 {
 
@@ -59,6 +66,20 @@ inline void for_lanes(Index size, Body&& body) {
 
 inline Vec max(Vec a, Vec b) { return a > b ? a : b; }  // a NaN in `a` gives b
 inline Vec min(Vec a, Vec b) { return a > b ? b : a; }  // a NaN in `a` stays
+
+// Rounds to whole numbers, ties to even. By instructions, because a product is then never fused with the rounding.
+inline Vec nearest(Vec value) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_roundscale_ps((__m512)value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#elif defined(__AVX__)
+  return (Vec)_mm256_round_ps((__m256)value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#elif defined(__aarch64__)
+  return (Vec)vrndnq_f32((float32x4_t)value);
+#else
+  for (int lane = 0; lane < kLanes; ++lane) value[lane] = std::nearbyint(value[lane]);
+  return value;
+#endif
+}
 
 // Combines the upper half of the lanes with the lower until one is left: an order that never changes.
 template <int kCount, class Value, class Combine>
