@@ -117,7 +117,8 @@ def server_of(arguments: argparse.Namespace) -> Iterator[Server]:
     if arguments.url:
         yield Server(arguments.url)
         return
-    command = [sys.executable, "-m", "glm3", "serve", "-m", arguments.model, "--http", "127.0.0.1:0"]
+    where = ["--http", "127.0.0.1:0", "--no-grpc"]
+    command = [sys.executable, "-m", "glm3", "serve", "-m", arguments.model, *where]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with log.open("wb") as output:

@@ -110,12 +110,12 @@ def test_a_public_address_needs_a_token():
 
 
 def test_what_cannot_be_served_ends_with_a_message(tmp_path):
-    missing = glm3("serve", "-m", str(tmp_path / "nothing"), "--http", "127.0.0.1:0")
+    missing = glm3("serve", "-m", str(tmp_path / "nothing"), "--http", "127.0.0.1:0", "--no-grpc")
     assert missing.returncode != 0
     assert "nothing" in missing.stderr
     assert "Traceback" not in missing.stderr
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        busy = glm3("serve", "--http", f"127.0.0.1:{port}")
+        busy = glm3("serve", "--http", f"127.0.0.1:{port}", "--no-grpc")
     assert busy.returncode == 1
     assert f"cannot listen at 127.0.0.1:{port}" in busy.stderr

@@ -25,6 +25,7 @@ class ServeProcess:
     process: subprocess.Popen[bytes]
     log_path: Path
     url: str = ""
+    grpc: str = ""
 
     @property
     def log(self) -> str:
@@ -47,7 +48,17 @@ def serve_process(
         log_path = Path(folder) / "log"
         with log_path.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "glm3", *arguments, "serve", "--http", "127.0.0.1:0"],
+                [
+                    sys.executable,
+                    "-m",
+                    "glm3",
+                    *arguments,
+                    "serve",
+                    "--http",
+                    "127.0.0.1:0",
+                    "--grpc",
+                    "127.0.0.1:0",
+                ],
                 stdout=log,
                 stderr=log,
                 env={**inherited, "PYTHONIOENCODING": "utf-8", **(environment or {})},
@@ -61,6 +72,8 @@ def serve_process(
                 time.sleep(0.05)
                 if found := re.search(r" at (http://127\.0\.0\.1:\d+)/v1: ", server.log):
                     server.url = found[1]
+            if found := re.search(r" at grpc://(127\.0\.0\.1:\d+)", server.log):
+                server.grpc = found[1]
             yield server
         finally:
             if process.poll() is None:

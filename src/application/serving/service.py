@@ -77,7 +77,7 @@ class ChatService:
             ContextLengthError: the prompt leaves no room for an answer.
             UnavailableError: the service is about to stop, or overloaded.
         """
-        self._require_model(request.model)
+        self.require_model(request.model)
         options = self._bounded(request.options, request.choices, request.top_logprobs)
         openings = self._openings(request.tools, request.tool_choice)
         prompt = await self._dialogue_ids(request)
@@ -103,7 +103,7 @@ class ChatService:
 
     async def complete(self, request: CompletionRequest, client: str = "") -> AnswerStream:
         """Begin to continue texts; raises as :meth:`chat` does."""
-        self._require_model(request.model)
+        self.require_model(request.model)
         options = self._bounded(request.options, request.choices * len(request.prompts), request.top_logprobs)
         asked: list[Asked] = []
         beginning: list[Delta] = []
@@ -154,18 +154,19 @@ class ChatService:
             UnknownModelError: the model is not served here.
             ConversationError: the messages are no legal dialogue.
         """
-        self._require_model(request.model)
+        self.require_model(request.model)
         return len(await self._dialogue_ids(request))
 
     def list_models(self) -> tuple[ServedModel, ...]:
         """Return what can be asked."""
         return (self.model,)
 
-    def stats(self) -> EngineStats:
-        """Return what the engine holds at this moment."""
-        return self._engine.stats()
+    def require_model(self, name: str | None) -> None:
+        """Refuse a model that is not served; None is any.
 
-    def _require_model(self, name: str | None) -> None:
+        Raises:
+            UnknownModelError: it is not.
+        """
         if name is not None and name not in self.model.names:
             raise UnknownModelError(
                 "no such model is served here",
@@ -173,6 +174,10 @@ class ChatService:
                 expected=", ".join(self.model.names),
                 found=repr(name[:100]),
             )
+
+    def stats(self) -> EngineStats:
+        """Return what the engine holds at this moment."""
+        return self._engine.stats()
 
     def _bounded(self, options: GenerationConfig, choices: int, top_logprobs: int) -> GenerationConfig:
         limits = self.limits

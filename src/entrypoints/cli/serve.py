@@ -33,6 +33,7 @@ Examples:
   glm3 serve                                     the embedded model at http://127.0.0.1:8000/v1
   glm3 serve -m ./chatglm3-6b --quant int4 --slots 8
   GLM3_TOKEN=$(openssl rand -hex 32) glm3 serve --http 0.0.0.0:8000
+  glm3 serve --grpc 0.0.0.0:50051 --grpc-tls-cert server.pem --grpc-tls-key server.key --token-file tokens
   curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
       -d '{"messages": [{"role": "user", "content": "你好"}]}'
 """
@@ -48,6 +49,11 @@ def serve(
     http: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where the OpenAI-compatible server listens.")
     ] = "127.0.0.1:8000",
+    grpc: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where the gRPC server listens.")
+    ] = "127.0.0.1:50051",
+    no_http: Annotated[bool, typer.Option("--no-http", help="No HTTP server.")] = False,
+    no_grpc: Annotated[bool, typer.Option("--no-grpc", help="No gRPC server.")] = False,
     model_name: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="What requests call the model; repeat for several names."),
@@ -81,10 +87,27 @@ def serve(
     rate: Annotated[
         float | None, typer.Option(min=0.1, help="Requests a minute of each client. [default: no limit]")
     ] = None,
-    max_body: Annotated[float, typer.Option(min=0.01, metavar="MIB", help="Largest request body.")] = 4.0,
+    max_body: Annotated[
+        float, typer.Option(min=0.01, metavar="MIB", help="Largest request body, or gRPC message.")
+    ] = 4.0,
     cors_origin: Annotated[
         list[str] | None, typer.Option(metavar="ORIGIN", help="Pages of this origin may ask; repeatable.")
     ] = None,
+    grpc_tls_cert: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="The gRPC server's certificate: encrypt.")
+    ] = None,
+    grpc_tls_key: Annotated[Path | None, typer.Option(metavar="PEM", help="The certificate's key.")] = None,
+    grpc_client_ca: Annotated[
+        Path | None,
+        typer.Option(metavar="PEM", help="Let in gRPC clients with a certificate of this authority only."),
+    ] = None,
+    grpc_keepalive: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="When a silent gRPC client is asked for a sign.")
+    ] = 60.0,
+    sessions: Annotated[int, typer.Option(min=0, help="gRPC sessions kept at once.")] = 1024,
+    session_idle: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="When an unused session is forgotten.")
+    ] = 1800.0,
     log_content: Annotated[
         bool, typer.Option("--log-content", help="Write prompts and answers to the log.")
     ] = False,
@@ -98,42 +121,45 @@ def serve(
     kv_cache: KVCache = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No notes.")] = False,
 ) -> None:
-    """Serve a model to others over HTTP, as OpenAI's API.
+    """Serve a model to others: over HTTP as OpenAI's API, and over gRPC.
 
     Requests are answered together, each as if it were alone. Without a token only this machine is served.
     SIGTERM lets running answers end first.
     """
     import asyncio
 
-    from glm3.application.serving.access import AccessPolicy
     from glm3.application.serving.lifecycle import Lifecycle
     from glm3.application.serving.limits import ServiceLimits
+    from glm3.application.serving.sessions import SessionLimits
     from glm3.domain.engine.limits import EngineLimits, slots_within
+    from glm3.entrypoints.cli.frontends import FrontendOptions
     from glm3.entrypoints.cli.loading import container, open_model
     from glm3.entrypoints.cli.output import note
-    from glm3.entrypoints.http.app import build_app
-    from glm3.entrypoints.http.server import HttpServer
-    from glm3.entrypoints.http.settings import HttpSettings
-    from glm3.entrypoints.serving.address import Address, bind, check_exposure
     from glm3.entrypoints.serving.run import ServePlan, run
     from glm3.entrypoints.serving.tokens import read_tokens
 
     settings = settings_of(context)
-    address = Address.parse(http, "--http")
-    tokens = read_tokens(token_file)
-    check_exposure(address, "--http", guarded=bool(tokens) or allow_anonymous)
+    frontend_options = FrontendOptions(
+        http=None if no_http else http,
+        grpc=None if no_grpc else grpc,
+        tokens=read_tokens(token_file),
+        allow_anonymous=allow_anonymous,
+        rate=rate,
+        body_bytes=int(max_body * _MIB),
+        cors_origins=tuple(cors_origin or ()),
+        certificate=grpc_tls_cert,
+        key=grpc_tls_key,
+        client_ca=grpc_client_ca,
+        keepalive_seconds=grpc_keepalive,
+        sessions=SessionLimits(sessions=sessions, idle_seconds=session_idle),
+        log_content=log_content,
+    )
+    frontend_options.check()
     options = load_options(kernels, dtype, threads, quant, kv_cache)
-    access = AccessPolicy(tokens, rate)
     lifecycle = Lifecycle()
     metrics = container(settings).serving_metrics()
     metrics.watch(lambda: None if (service := lifecycle.loaded()) is None else service.stats())
-    http_settings = HttpSettings(
-        body_bytes=int(max_body * _MIB),
-        cors_origins=tuple(cors_origin or ()),
-        loopback_only=address.is_loopback and not tokens,
-        log_content=log_content,
-    )
-    server = HttpServer(build_app(lifecycle, access, metrics, http_settings), bind(address))
+    urls: list[str] = []
 
     def load() -> LoadedModel:
         return open_model(settings, model, options, adapter=adapter, quiet=quiet)
@@ -146,8 +172,10 @@ def serve(
     def announce(service: ChatService) -> None:
         if not quiet:
             stats = service.stats()
+            for url in urls[1:]:
+                note(f"listening at {url}")
             note(
-                f"{service.model.names[0]} at {server.url}/v1: {stats.slots} requests at once, "
+                f"{service.model.names[0]} at {urls[0]}: {stats.slots} requests at once, "
                 f"{service.model.context_tokens} tokens each"
             )
 
@@ -167,6 +195,8 @@ def serve(
     )
 
     async def main() -> None:
-        await run(plan, lifecycle, [server])
+        frontends = frontend_options.open(lifecycle, metrics)
+        urls.extend(f"{one.url}/v1" if one.url.startswith("http") else one.url for one in frontends)
+        await run(plan, lifecycle, frontends)
 
     asyncio.run(main())
