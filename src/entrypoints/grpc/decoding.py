@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from glm3.domain.errors import InvalidInputError, raise_faults
+from glm3.entrypoints.serving.bounds import MOST_MESSAGES
 
 __all__ = ["decode"]
 
@@ -51,5 +52,5 @@ def _unknown(message: Message, where: str) -> Iterable[str]:
         if not field.is_repeated:
             yield from _unknown(value, f"{where}{field.name}.")
             continue
-        for index, item in enumerate(value):
+        for index, item in enumerate(value[:MOST_MESSAGES]):  # with more of them it will be refused
             yield from _unknown(item, f"{where}{field.name}[{index}].")

@@ -8,6 +8,7 @@ from glm3.domain.conversation import Message, Role
 from glm3.domain.errors import InvalidInputError
 from glm3.domain.response import call_message, names_tool
 from glm3.entrypoints.grpc.glm3.v1 import chat_pb2
+from glm3.entrypoints.serving.bounds import MOST_MESSAGES
 from glm3.entrypoints.serving.fields import Fields, parse_object
 
 __all__ = ["ROLES", "read_messages", "write_messages"]
@@ -35,6 +36,9 @@ def read_messages(
     """
     if not given and not may_be_empty:
         root.fault("messages", "there is nothing to answer", "at least one message")
+    if len(given) > MOST_MESSAGES:
+        root.fault("messages", "too many messages", f"at most {MOST_MESSAGES}", len(given))
+        return []
     messages: list[Message] = []
     last = before[-1].role if before else None
     for index, message in enumerate(given):

@@ -15,13 +15,11 @@ from glm3.domain.generation import GenerationConfig
 from glm3.domain.response import names_tool
 from glm3.entrypoints.grpc.glm3.v1 import chat_pb2
 from glm3.entrypoints.grpc.messages import read_messages
+from glm3.entrypoints.serving.bounds import MOST_CHOICES, MOST_LOGPROBS, MOST_TOOLS
 from glm3.entrypoints.serving.fields import Fields, parse_object
 from glm3.entrypoints.serving.sampling_fields import read_options
 
 __all__ = ["read_chat", "read_completion", "read_count", "read_opening", "read_turn"]
-
-_MOST_CHOICES = 128
-_MOST_LOGPROBS = 20
 
 _MODES = {
     chat_pb2.ToolChoice.MODE_UNSPECIFIED: ToolMode.AUTO,
@@ -59,9 +57,11 @@ def read_chat(given: chat_pb2.ChatRequest, time_limit: float | None) -> ChatRequ
 def read_completion(given: chat_pb2.CompleteRequest, time_limit: float | None) -> CompletionRequest:
     """Read texts to continue; raises as :func:`read_chat` does."""
     root = Fields({})
-    prompts = [_prompt(prompt, f"prompts[{index}]", root) for index, prompt in enumerate(given.prompts)]
-    if not prompts:
-        root.fault("prompts", "nothing to continue", "at least one prompt")
+    prompts: list[str | list[int]] = []
+    if 1 <= len(given.prompts) <= MOST_CHOICES:
+        prompts = [_prompt(prompt, f"prompts[{index}]", root) for index, prompt in enumerate(given.prompts)]
+    else:
+        root.fault("prompts", "nothing to continue, or too much", f"1 to {MOST_CHOICES}", len(given.prompts))
     options, top_logprobs = _options(given.options, root)
     if given.echo and options.logprobs:
         root.fault("echo", "not supported together with logprobs", "one of them", True)
@@ -134,7 +134,7 @@ def _values(given: ProtoMessage) -> dict[str, Any]:
 
 def _options(given: chat_pb2.GenerationOptions, root: Fields) -> tuple[GenerationConfig, int]:
     fields = Fields(_values(given), "options", root.faults)
-    top_logprobs = fields.integer("top_logprobs", 0, _MOST_LOGPROBS)
+    top_logprobs = fields.integer("top_logprobs", 0, MOST_LOGPROBS)
     if top_logprobs and not given.logprobs:
         fields.fault("top_logprobs", "needs logprobs", "logprobs: true beside it", top_logprobs)
     return read_options(fields, ("max_tokens",), logprobs=given.logprobs), top_logprobs or 0
@@ -142,7 +142,7 @@ def _options(given: chat_pb2.GenerationOptions, root: Fields) -> tuple[Generatio
 
 def _choices(given: chat_pb2.ChatRequest | chat_pb2.CompleteRequest, root: Fields) -> int:
     values = {"choices": given.choices} if given.HasField("choices") else {}
-    return Fields(values, "", root.faults).integer("choices", 1, _MOST_CHOICES) or 1
+    return Fields(values, "", root.faults).integer("choices", 1, MOST_CHOICES) or 1
 
 
 def _prompt(given: chat_pb2.Prompt, where: str, root: Fields) -> str | list[int]:
@@ -157,6 +157,9 @@ def _prompt(given: chat_pb2.Prompt, where: str, root: Fields) -> str | list[int]
 
 def _tools(given: Sequence[chat_pb2.Tool], root: Fields) -> list[ToolSpec]:
     tools: list[ToolSpec] = []
+    if len(given) > MOST_TOOLS:
+        root.fault("tools", "too many tools", f"at most {MOST_TOOLS}", len(given))
+        return tools
     for index, tool in enumerate(given):
         at = Fields({}, f"tools[{index}]", root.faults)
         if not names_tool(tool.name):

@@ -54,10 +54,10 @@ def code_of(problem: Problem) -> grpc.StatusCode:
 
 def message_of(problem: Problem) -> str:
     """Return the message, cut to what clients take."""
-    text = problem.message
+    text = problem.message[:_MESSAGE_BYTES]
     while len(quote(text)) > _MESSAGE_BYTES:
-        text = text[: len(text) * 4 // 5] + "…"
-    return text
+        text = text[: len(text) * 4 // 5]
+    return text if text == problem.message else f"{text}…"
 
 
 def details_of(problem: Problem) -> bytes:

@@ -14,6 +14,7 @@ from attrs import define, field
 from glm3.domain.conversation import Message, Role
 from glm3.domain.errors import InvalidInputError
 from glm3.domain.response import call_message, names_tool
+from glm3.entrypoints.serving.bounds import MOST_MESSAGES
 from glm3.entrypoints.serving.fields import Fields
 
 __all__ = ["read_messages"]
@@ -29,6 +30,9 @@ def read_messages(body: Fields) -> list[Message]:
     if not given:
         if given is not None or body.raw("messages") is None:
             body.fault("messages", "there is nothing to answer", "at least one message")
+        return []
+    if len(given) > MOST_MESSAGES:
+        body.fault("messages", "too many messages", f"at most {MOST_MESSAGES}", len(given))
         return []
     dialogue = _Dialogue(body)
     for index, item in enumerate(given):

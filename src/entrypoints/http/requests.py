@@ -11,13 +11,11 @@ from glm3.application.serving.records import ChatRequest, CompletionRequest, Too
 from glm3.domain.conversation import ToolSpec
 from glm3.domain.response import names_tool
 from glm3.entrypoints.http.messages import read_messages
+from glm3.entrypoints.serving.bounds import MOST_CHOICES, MOST_LOGPROBS, MOST_TOOLS
 from glm3.entrypoints.serving.fields import Fields
 from glm3.entrypoints.serving.sampling_fields import read_options, read_unused
 
 __all__ = ["ChatCall", "CompletionCall", "read_chat", "read_completion"]
-
-_MOST_CHOICES = 128
-_MOST_LOGPROBS = 20
 
 
 @frozen
@@ -57,12 +55,12 @@ def read_chat(body: Mapping[str, Any]) -> ChatCall:
         fields.only("functions")
         fields.only("function_call", "none", "auto")
     logprobs = fields.flag("logprobs") or False
-    top_logprobs = fields.integer("top_logprobs", 0, _MOST_LOGPROBS)
+    top_logprobs = fields.integer("top_logprobs", 0, MOST_LOGPROBS)
     if top_logprobs and not logprobs:
         fields.fault("top_logprobs", "needs logprobs", "logprobs: true beside it", top_logprobs)
     stream, include_usage = _stream(fields)
     options = read_options(fields, ("max_tokens", "max_completion_tokens"), logprobs=logprobs)
-    model, choices = fields.text("model"), fields.integer("n", 1, _MOST_CHOICES) or 1
+    model, choices = fields.text("model"), fields.integer("n", 1, MOST_CHOICES) or 1
     read_unused(fields)
     fields.refuse_unknown()
     fields.raise_faults()
@@ -82,10 +80,10 @@ def read_completion(body: Mapping[str, Any]) -> CompletionCall:
     """Read the body of ``/v1/completions``; raises as :func:`read_chat` does."""
     fields = Fields(body)
     prompts = _prompts(fields)
-    top_logprobs = fields.integer("logprobs", 0, _MOST_LOGPROBS)
+    top_logprobs = fields.integer("logprobs", 0, MOST_LOGPROBS)
     stream, include_usage = _stream(fields)
     options = read_options(fields, ("max_tokens",), logprobs=top_logprobs is not None)
-    model, choices = fields.text("model"), fields.integer("n", 1, _MOST_CHOICES) or 1
+    model, choices = fields.text("model"), fields.integer("n", 1, MOST_CHOICES) or 1
     echo = fields.flag("echo") or False
     if echo and top_logprobs is not None:
         fields.fault("echo", "not supported together with logprobs", "one of them", True)
@@ -123,6 +121,9 @@ def _tools(fields: Fields, name: str) -> list[ToolSpec]:
     value = fields.raw(name)
     items = [value] if isinstance(value, Mapping) else fields.items(name)
     tools: list[ToolSpec] = []
+    if items is not None and len(items) > MOST_TOOLS:
+        fields.fault(name, "too many tools", f"at most {MOST_TOOLS}", len(items))
+        return tools
     for index, item in enumerate(items or ()):
         place = f"{name}[{index}]"
         tool = fields.object_at(place, item)
@@ -188,7 +189,7 @@ def _prompts(fields: Fields) -> list[str | list[int]]:
     if isinstance(value, list) and value:
         if all(_is_id(item) for item in value):
             return [value]
-        if len(value) <= _MOST_CHOICES and all(_is_prompt(item) for item in value):
+        if len(value) <= MOST_CHOICES and all(_is_prompt(item) for item in value):
             texts = [fields.is_text(f"prompt[{i}]", p) for i, p in enumerate(value) if isinstance(p, str)]
             return value if all(texts) else []
     fields.fault("prompt", "nothing to continue", "text, ids, or a list of these", value)

@@ -6,6 +6,7 @@ from typing import Any
 
 from glm3.domain.chat_defaults import DEFAULT_TEMPERATURE, DEFAULT_TOP_P
 from glm3.domain.generation import GenerationConfig
+from glm3.entrypoints.serving.bounds import MOST_STOPS
 from glm3.entrypoints.serving.fields import Fields
 
 __all__ = ["read_options", "read_unused"]
@@ -84,6 +85,9 @@ def _stop(fields: Fields) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list):
         fields.fault("stop", "neither text nor a list of texts", "text", value)
+        return ()
+    if len(texts) > MOST_STOPS:
+        fields.fault("stop", "too many texts", f"at most {MOST_STOPS}", len(texts))
         return ()
     good = [
         text
