@@ -27,7 +27,7 @@ struct alignas(64) PerChannel {
   const Number& operator[](int channel) const { return of[channel]; }
 };
 
-constexpr float kDivisors[] = {7.25f, 7.5f, 7.75f, 8.25f, 8.5f, 9.0f, 9.5f, 10.0f};
+constexpr float kDivisors[] = {7.25f, 7.625f, 8.0f, 8.375f, 8.75f, 9.25f, 9.75f, 10.5f};
 constexpr float kWidths[] = {0.75f, 0.8125f, 0.875f, 0.9375f, 1.0f};
 constexpr float kShifts[] = {-4.0f, 0.0f, 4.0f};
 constexpr float kZeroSteps = 16.0f, kHighestZero = 240.0f, kFixedPoint = 8192.0f;
