@@ -17,12 +17,18 @@ from glm3.domain.tensors import DType
 
 
 def ascend_network(
-    config: ModelConfig, fused: Collection[str] = (), dtype: DType = DType.FLOAT32
+    config: ModelConfig,
+    fused: Collection[str] = (),
+    dtype: DType = DType.FLOAT32,
+    stored: DType | None = None,
 ) -> ChatGLMNetwork:
-    """Build a network; calls of every operator are verified where the heads are as wide as they must be."""
+    """Build a network whose weights are ``stored`` in the precision it computes in, unless said otherwise.
+
+    Calls of every operator are verified where the heads are as wide as they must be.
+    """
     settings = OperatorSettings(HeadLayout.of(config), config.layernorm_epsilon)
     checked = () if config.kv_channels % 16 else RULES
-    return ChatGLMNetwork(config, AscendKernels(settings, fused, dtype, checked), dtype)
+    return ChatGLMNetwork(config, AscendKernels(settings, fused, dtype, checked), stored or dtype)
 
 
 def reference_model(config: ModelConfig, parameters: CheckpointReader) -> AscendModel:
