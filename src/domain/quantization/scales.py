@@ -23,6 +23,7 @@ ZERO_STEPS = 16
 
 # On normally distributed weights in groups of 32, eight divisors leave an error of 0.0811, forty 0.0809; five
 # widths by three shifts 0.0710, eleven by five 0.0699.
+# Divisors are the level, were there one, of the largest number of a group.
 _DIVISORS = (
     7.25,
     7.625,
@@ -32,7 +33,7 @@ _DIVISORS = (
     9.25,
     9.75,
     10.5,
-)  # the level, were there one, of the largest number
+)
 _WIDTHS = (0.75, 0.8125, 0.875, 0.9375, 1.0)  # of the levels' range, as parts of the numbers'
 _SHIFTS = (-4, 0, 4)  # of the zero point, in sixteenths of a step
 _FIXED_POINT = 8192  # what the largest number of a group becomes
