@@ -32,12 +32,18 @@ export function appendInline(parent, text, depth = 0) {
 }
 
 /** Append text as it is, with line breaks, and with the characters made visible that reorder others. */
-export function appendText(parent, text) {
+function appendText(parent, text) {
   const lines = text.split("\n");
   lines.forEach((line, index) => {
     if (index) parent.append(document.createElement("br"));
     appendVisible(parent, line);
   });
+}
+
+/** Append text as it is, in the direction in which it is written. */
+export function appendOwnDirection(parent, text) {
+  appendText(parent, text);
+  parent.dir = "auto"; // last: with it, each further child would make the browser look at all of them again
 }
 
 /** Append text in which reordering characters are marked and confined. */

@@ -224,6 +224,7 @@ byId("import-file").addEventListener("change", importFile);
 byId("toggle-sidebar").addEventListener("click", () => {
   setSidebar(!document.body.classList.contains("sidebar-open"));
 });
+document.querySelector("main").addEventListener("click", () => setSidebar(false));
 notice.addEventListener("click", () => { notice.hidden = true; });
 document.addEventListener("visibilitychange", () => document.hidden || askServer());
 addEventListener("pagehide", () => {

@@ -140,8 +140,8 @@ function drawBlock(block, words) {
 }
 
 function withText(node, text) {
-  node.dir = "auto";
   appendInline(node, text);
+  node.dir = "auto"; // after the children, as in appendOwnDirection
   return node;
 }
 

@@ -2,7 +2,7 @@
 // keyboard's focus nor a half-written result is lost when another message changes.
 
 import { openCalls } from "./conversations.js";
-import { appendText, appendVisible, element } from "./inline.js";
+import { appendOwnDirection, appendVisible, element } from "./inline.js";
 import { copyText, drawCode, showMarkdown } from "./markdown.js";
 import { say } from "./words.js";
 
@@ -90,10 +90,10 @@ export class Transcript {
     if (signature === parts.signature) return parts.node;
     parts.signature = signature;
     if (message.role !== "assistant") {
-      parts.body.dir = editing ? "" : "auto";
+      parts.body.dir = "";
       parts.body.replaceChildren();
       if (editing) parts.body.append(this.#editor(message, state.index));
-      else appendText(parts.body, content);
+      else appendOwnDirection(parts.body, content);
     }
     parts.extras.replaceChildren(...this.#extras(message, state, editing));
     return parts.node;
@@ -169,9 +169,7 @@ export class Transcript {
     const node = element("details", "given");
     node.append(element("summary", "", say("systemShown")));
     if (system.trim()) {
-      const text = node.appendChild(element("p"));
-      text.dir = "auto";
-      appendText(text, system);
+      appendOwnDirection(node.appendChild(element("p")), system);
     }
     if (tools.trim()) node.append(drawCode(tools, "json", { copy: say("copy"), copied: say("copied") }));
     this.#drawn.set(conversation, { node, signature });
