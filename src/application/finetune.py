@@ -20,9 +20,7 @@ from glm3.application.training_preparation import PreparedRun, TrainingPreparati
 from glm3.application.training_result import hugging_face_files, write_model_folder
 from glm3.application.training_start import RunRecord
 from glm3.domain.errors import BackendError
-from glm3.domain.layout.network_cut import cut_network
 from glm3.domain.model_config import ModelConfig
-from glm3.domain.parameters import parameter_shapes
 from glm3.domain.ports.backend import LoadOptions, ModelBackend
 from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.model import LanguageModel
@@ -30,9 +28,8 @@ from glm3.domain.ports.run_journal import RunJournal
 from glm3.domain.ports.strategy_store import StrategyStore
 from glm3.domain.ports.training import SupportsTraining, Trainer
 from glm3.domain.run_config import RunConfig
-from glm3.domain.tensors import DType
-from glm3.domain.training.adapters import trained_shapes
 from glm3.domain.training.checkpoint_names import LAST, CheckpointName
+from glm3.domain.training.job_cut import job_cut
 from glm3.domain.training.run_events import CheckpointSaved, RunEnded, RunNote, RunStarted
 from glm3.domain.training.run_state import RunState
 
@@ -204,12 +201,8 @@ class FinetuneService:
         record.write(run.tree.checkpoint)
         if run.options.cut is None:
             return
-        if run.adapter is None:
-            shapes, itemsize = parameter_shapes(network), network.param_init_type.itemsize
-        else:
-            shapes, itemsize = trained_shapes(network, run.adapter), DType.FLOAT32.itemsize
-        job = cut_network(shapes, run.options.cut, itemsize=itemsize)
-        self.strategies.write(run.tree.strategy / f"ckpt_strategy_rank_{rank}.ckpt", job.stages[0])
+        job = job_cut(network, run.adapter, run.options.cut)
+        self.strategies.write(run.tree.strategy_of(rank), job.stages[0])
 
     def _keeper(self, config: RunConfig, run: PreparedRun) -> CheckpointKeeper:
         trained: dict[str, bytes] = {}

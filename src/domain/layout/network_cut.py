@@ -104,10 +104,13 @@ class NetworkCut:
         return 1 if _BY_COLUMNS.search(name) else None
 
 
-def cut_network(shapes: Mapping[str, Shape], cut: NetworkCut, *, itemsize: int = 4) -> JobStrategy:
+def cut_network(
+    shapes: Mapping[str, Shape], cut: NetworkCut, *, itemsize: int | Mapping[str, int] = 4
+) -> JobStrategy:
     """Return the cut of a network's parameters, called as in MindSpore's checkpoints.
 
-    ``shapes`` are those of complete tensors by either of their names, ``itemsize`` the bytes of an element.
+    ``shapes`` are those of complete tensors by either of their names, ``itemsize`` the bytes of an element,
+    of all tensors or of each.
 
     Raises:
         ConfigError: there are more stages than layers.
@@ -121,7 +124,8 @@ def cut_network(shapes: Mapping[str, Shape], cut: NetworkCut, *, itemsize: int =
         stage = stage_of(name, num_layers, cut.pipeline_stage)
         known_as = to_mindspore_name(from_mindspore_name(name))
         try:
-            stages[stage][known_as] = cut.layout(name, shape, itemsize)
+            size = itemsize if isinstance(itemsize, int) else itemsize[name]
+            stages[stage][known_as] = cut.layout(name, shape, size)
         except InvalidInputError as error:
             faults += faults_of(error, known_as)
         sizes[stage][known_as] = shape

@@ -8,7 +8,10 @@ from attrs import frozen
 
 from glm3.domain.rank_files import rank_folder
 
-__all__ = ["OutputTree"]
+__all__ = ["STRATEGY_PREFIX", "OutputTree"]
+
+STRATEGY_PREFIX = "ckpt_strategy_rank_"
+"""How MindSpore begins the names of strategy files; a rank's number and ``.ckpt`` follow."""
 
 
 @frozen
@@ -38,6 +41,10 @@ class OutputTree:
     def strategy(self) -> Path:
         """How each rank's slice was cut."""
         return self.root / "strategy"
+
+    def strategy_of(self, rank: int) -> Path:
+        """Return the file of one rank."""
+        return self.strategy / f"{STRATEGY_PREFIX}{rank}.ckpt"
 
     @property
     def log(self) -> Path:
