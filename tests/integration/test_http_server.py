@@ -7,14 +7,12 @@ import json
 import logging
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 from starlette.responses import PlainTextResponse
 
 from glm3.adapters.memory.scripted_model import ScriptedModel, hashed_scores
@@ -29,22 +27,11 @@ from glm3.domain.tool_call import format_tool_call
 from glm3.entrypoints.http.server import HttpServer
 from glm3.entrypoints.http.settings import HttpSettings
 from glm3.entrypoints.serving.address import Address, bind
-from support.serving import TOKENIZER, Served, replies_model, serving
+from support.serving import TOKENIZER, PacedModel, Served, metric, replies_model, serving, within
 
 USER = {"role": "user", "content": "hello"}
 CHAT = "/v1/chat/completions"
 SIZE = TOKENIZER.special_tokens.vocab_size
-
-
-class PacedModel(ScriptedModel):
-    """Answers anything at 2 ms a step, which is slow enough to look at it at work."""
-
-    def __init__(self) -> None:
-        super().__init__(hashed_scores(SIZE), SIZE, seq_length=4096)
-
-    def extend(self, cache, rows, tokens):
-        time.sleep(0.002)
-        return super().extend(cache, rows, tokens)
 
 
 @pytest.fixture(scope="module")
@@ -56,25 +43,6 @@ def plain() -> Iterator[Served]:
 
 def endless(**changes: Any) -> dict[str, Any]:
     return {"messages": [USER], "max_tokens": 3000, "min_tokens": 3000, "temperature": 0, **changes}
-
-
-def within(seconds: float, condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.01)
-    return condition()
-
-
-def metric(served: Served, name: str, **labels: str) -> float:
-    samples = [
-        sample.value
-        for family in text_string_to_metric_families(served.metrics.render().decode())
-        for sample in family.samples
-        if sample.name == name and labels.items() <= sample.labels.items()
-    ]
-    return sum(samples)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +81,7 @@ def test_a_prompt_of_ten_megabytes_is_refused_and_disturbs_nobody():
         response = httpx.post(served.url + CHAT, json=huge, timeout=60)
         assert (response.status_code, response.json()["error"]["param"]) == (400, "messages")
         running.join(timeout=30)
-        assert metric(served, "glm3_requests_total", outcome="length") == 1
+        assert metric(served.metrics, "glm3_requests_total", outcome="length") == 1
 
 
 def test_a_body_that_is_larger_than_it_says_is_cut_off(plain):
@@ -141,7 +109,7 @@ def test_a_client_that_goes_away_cancels_its_request(streamed):
         else:
             with pytest.raises(httpx.ReadTimeout):
                 httpx.post(served.url + CHAT, json=endless(), timeout=1)
-        assert within(5, lambda: metric(served, "glm3_requests_total", outcome="cancelled") == 1)
+        assert within(5, lambda: metric(served.metrics, "glm3_requests_total", outcome="cancelled") == 1)
         assert served.engine.stats().running == 0
 
 
@@ -155,7 +123,7 @@ def test_a_client_that_leaves_while_it_waits_leaves_the_queue():
         next(lines)
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(served.url + CHAT, json=endless(), timeout=1)
-        assert within(5, lambda: metric(served, "glm3_requests_total", outcome="cancelled") == 1)
+        assert within(5, lambda: metric(served.metrics, "glm3_requests_total", outcome="cancelled") == 1)
         assert served.engine.stats().waiting == 0
         assert served.engine.stats().running == 1
         assert next(line for line in lines if line)
@@ -174,7 +142,7 @@ def test_a_reader_that_does_not_read_costs_nobody_else_anything_and_is_given_up(
             other = httpx.post(served.url + CHAT, json={"messages": [USER], "max_tokens": 20}, timeout=20)
             assert other.status_code == 200
             assert within(30, lambda: served.engine.stats().running == 0)
-        assert metric(served, "glm3_requests_total", outcome="cancelled") >= 1
+        assert metric(served.metrics, "glm3_requests_total", outcome="cancelled") >= 1
 
 
 def test_thirty_two_streams_at_once_are_not_mixed():
@@ -256,13 +224,13 @@ def test_metrics_count_what_happens():
         httpx.post(served.url + CHAT, json={"messages": []})
         page = httpx.get(served.url + "/metrics")
         assert page.headers["content-type"].startswith("text/plain")
-        assert metric(served, "glm3_requests_total", outcome="stop") == 1
-        assert metric(served, "glm3_http_requests_total", route=CHAT, status="400") == 1
-        assert metric(served, "glm3_time_to_first_token_seconds_count") == 1
-        assert metric(served, "glm3_generated_tokens_total") == len("\nsome answer") + 1
-        assert metric(served, "glm3_kv_capacity") == 4 * 4096
-        assert metric(served, "glm3_kv_tokens") > 0
-        assert metric(served, "glm3_running_requests") == 0
+        assert metric(served.metrics, "glm3_requests_total", outcome="stop") == 1
+        assert metric(served.metrics, "glm3_http_requests_total", route=CHAT, status="400") == 1
+        assert metric(served.metrics, "glm3_time_to_first_token_seconds_count") == 1
+        assert metric(served.metrics, "glm3_generated_tokens_total") == len("\nsome answer") + 1
+        assert metric(served.metrics, "glm3_kv_capacity") == 4 * 4096
+        assert metric(served.metrics, "glm3_kv_tokens") > 0
+        assert metric(served.metrics, "glm3_running_requests") == 0
 
 
 def test_ids_of_requests_go_through(plain):

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import grpc
 from attrs import frozen
 
 from glm3.adapters.prometheus.serving_metrics import ServingMetrics
@@ -17,6 +18,7 @@ from glm3.application.serving.limits import ServiceLimits
 from glm3.application.serving.sessions import SessionStore
 from glm3.domain.engine.limits import EngineLimits
 from glm3.domain.ports.model import LanguageModel
+from glm3.entrypoints.grpc.glm3.v1.chat_pb2_grpc import ChatServiceStub
 from glm3.entrypoints.grpc.server import GrpcServer
 from glm3.entrypoints.grpc.settings import GrpcSettings
 from glm3.entrypoints.serving.address import Address
@@ -28,9 +30,14 @@ class GrpcServed:
     """A running server and what is behind it."""
 
     address: str
+    channel: grpc.Channel
     engine: Engine
     lifecycle: Lifecycle
     metrics: ServingMetrics
+
+    @property
+    def stub(self) -> ChatServiceStub:
+        return ChatServiceStub(self.channel)
 
 
 @contextmanager
@@ -48,6 +55,7 @@ def grpc_serving(
     metrics = ServingMetrics()
     lifecycle = Lifecycle()
     with service_of(model, engine=engine, limits=limits, observer=metrics) as (service, running):
+        metrics.watch(service.stats)
         if not loading:
             lifecycle.ready(service)
         made: list[GrpcServer] = []
@@ -69,8 +77,10 @@ def grpc_serving(
         thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
         thread.start()
         assert listening.wait(30)
+        address = str(made[0].address)
         try:
-            yield GrpcServed(str(made[0].address), running, lifecycle, metrics)
+            with grpc.insecure_channel(address) as channel:
+                yield GrpcServed(address, channel, running, lifecycle, metrics)
         finally:
             made[0].stop()
             thread.join(timeout=30)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from attrs import frozen
+from prometheus_client.parser import text_string_to_metric_families
 
 from glm3.adapters.memory.byte_tokenizer import ByteTokenizer
-from glm3.adapters.memory.scripted_model import ScriptedModel, reply_scores
+from glm3.adapters.memory.scripted_model import ScriptedModel, hashed_scores, reply_scores
 from glm3.adapters.prometheus.serving_metrics import ServingMetrics
 from glm3.application.engine import Engine
 from glm3.application.serving.access import AccessPolicy
@@ -53,6 +55,38 @@ def replies_model(*replies: str | Message | Sequence[Message], seq_length: int =
         end_id=special.user,
     )
     return ScriptedModel(scores, special.vocab_size, seq_length=seq_length)
+
+
+class PacedModel(ScriptedModel):
+    """Answers anything at 2 ms a step, which is slow enough to look at it at work."""
+
+    def __init__(self) -> None:
+        size = TOKENIZER.special_tokens.vocab_size
+        super().__init__(hashed_scores(size), size, seq_length=4096)
+
+    def extend(self, cache, rows, tokens):
+        time.sleep(0.002)
+        return super().extend(cache, rows, tokens)
+
+
+def within(seconds: float, condition: Callable[[], bool]) -> bool:
+    """Tell whether the condition comes true in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return condition()
+
+
+def metric(metrics: ServingMetrics, name: str, **labels: str) -> float:
+    """Return the sum of the samples that have the labels."""
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(metrics.render().decode())
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
 
 
 @contextmanager

@@ -75,14 +75,14 @@ def test_what_nobody_uses_is_forgotten_and_what_is_used_is_not():
         clock.now += 6
         sessions.get("ann", used)
         clock.now += 6
-        assert len(sessions) == 2
+        assert sessions.count == 2
         with pytest.raises(UnknownSessionError):
             sessions.get("ann", idle)
         sessions.get("ann", used)
     clock.now += 9
     sessions.get("ann", busy)
     clock.now += 2
-    assert len(sessions) == 1
+    assert sessions.count == 1
 
 
 def test_a_full_store_says_when_to_come_again():
@@ -122,4 +122,4 @@ def test_deleting_a_session_lets_its_turn_go_on():
     with sessions.turn("ann", made.id, [USER]) as session:
         sessions.delete("ann", made.id)
         sessions.extend(session, [USER, ANSWER])
-    assert len(sessions) == 0
+    assert sessions.count == 0

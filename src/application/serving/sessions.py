@@ -52,7 +52,9 @@ class SessionStore:
         self._clock = clock
         self._sessions: dict[str, Session] = {}  # the one unused for longest first
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """How many sessions are kept at this moment."""
         self._forget_idle()
         return len(self._sessions)
 
