@@ -22,6 +22,7 @@ from glm3.application.serving.lifecycle import Lifecycle, Phase
 from glm3.entrypoints.http.chat_routes import ChatRoutes
 from glm3.entrypoints.http.errors import error_response, plain_error
 from glm3.entrypoints.http.middleware import CLIENT_GONE, LoopbackHosts, RequestScope
+from glm3.entrypoints.http.openapi import openapi
 from glm3.entrypoints.http.page_files import page_routes
 from glm3.entrypoints.http.settings import HttpSettings
 from glm3.entrypoints.http.streaming import ClientGoneError
@@ -49,6 +50,7 @@ def build_app(
         Route("/health", _health),
         Route("/ready", _ready(lifecycle)),
         Route("/metrics", guard(_metrics(metrics))),
+        Route("/openapi.json", guard(openapi)),
         *page_routes(),
     ]
     known = frozenset(route.path for route in routes if isinstance(route, Route))

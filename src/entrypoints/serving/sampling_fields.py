@@ -6,13 +6,10 @@ from typing import Any
 
 from glm3.domain.chat_defaults import DEFAULT_TEMPERATURE, DEFAULT_TOP_P
 from glm3.domain.generation import GenerationConfig
-from glm3.entrypoints.serving.bounds import MOST_STOPS
+from glm3.entrypoints.serving.bounds import MOST_STOPS, MOST_TOKENS, SEEDS
 from glm3.entrypoints.serving.fields import Fields
 
 __all__ = ["read_options", "read_unused"]
-
-_MOST_TOKENS = 1_000_000
-_SEEDS = 2**63
 
 
 def read_options(fields: Fields, max_tokens_names: tuple[str, ...], *, logprobs: bool) -> GenerationConfig:
@@ -25,8 +22,8 @@ def read_options(fields: Fields, max_tokens_names: tuple[str, ...], *, logprobs:
     temperature = fields.number("temperature", 0, 2)
     top_p = fields.number("top_p", 0, 1)
     do_sample = fields.flag("do_sample")
-    seed = fields.integer("seed", -_SEEDS, _SEEDS - 1)
-    minimum = fields.integer("min_tokens", 0, _MOST_TOKENS) or 0
+    seed = fields.integer("seed", -SEEDS, SEEDS - 1)
+    minimum = fields.integer("min_tokens", 0, MOST_TOKENS) or 0
     if limit is not None and minimum > limit:
         fields.fault("min_tokens", "more than the answer may have", f"at most {limit}", minimum)
         minimum = 0
@@ -39,10 +36,10 @@ def read_options(fields: Fields, max_tokens_names: tuple[str, ...], *, logprobs:
         do_sample=not greedy,
         temperature=temperature or DEFAULT_TEMPERATURE,
         top_p=top_p or (1.0 if temperature is not None and top_p is None else DEFAULT_TOP_P),
-        top_k=fields.integer("top_k", 0, _MOST_TOKENS) or 0,
+        top_k=fields.integer("top_k", 0, MOST_TOKENS) or 0,
         repetition_penalty=fields.number("repetition_penalty", 0.01, 100) or 1.0,
         stop_strings=_stop(fields),
-        seed=None if seed is None else seed % (2 * _SEEDS),
+        seed=None if seed is None else seed % (2 * SEEDS),
         logprobs=logprobs,
     )
 
@@ -69,7 +66,7 @@ def read_unused(fields: Fields) -> None:
 def _max_tokens(fields: Fields, names: tuple[str, ...]) -> int | None:
     given: dict[str, int] = {}
     for name in names:
-        value = fields.integer(name, 1, _MOST_TOKENS)
+        value = fields.integer(name, 1, MOST_TOKENS)
         if value is not None:
             given[name] = value
     if len(set(given.values())) > 1:
