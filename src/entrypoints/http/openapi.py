@@ -33,7 +33,7 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "glm3",
             "version": __version__,
-            "description": "ChatGLM3 behind OpenAI's API. In requests null is the same as an absent field; an "
+            "description": "ChatGLM3 behind OpenAI's API. In requests null is the same as no field; an "
             "unknown field is an error. What a schema allows is refused with 400 where fields contradict "
             "each other, or exceed what the server was started with.",
         },
