@@ -607,6 +607,7 @@ PING = b': ping\r\n\r\ndata: {"choices":[{"index":0,"delta":{"content":"a"}}]}\r
         (b'event: x\rdata: {"choices":\rdata: []}\r\rdata: [DONE]\n\n', "", None),
         (b"data: nonsense\n\n", None, "The answer broke off."),
     ],
+    ids=["cut off", "error", "carriage returns", "no JSON"],
 )
 def test_streams_are_read_as_the_standard_says_and_their_faults_shown(browser, body, text, failure):
     with visiting(browser, replies_model("x")) as visit:

@@ -5,7 +5,7 @@ import { Chat } from "./chat.js";
 import { Conversations } from "./conversations.js";
 import { Settings } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
-import { submitOnEnter, Transcript } from "./transcript.js";
+import { button, submitOnEnter, Transcript } from "./transcript.js";
 import { say } from "./words.js";
 
 const ACTIVE_KEY = "glm3.active"; // of this tab: which conversation is open
@@ -105,6 +105,7 @@ function drawGrown() {
 function announceEnd(conversation, event) {
   const last = conversation.messages.at(-1);
   if (last?.role === "assistant") transcript.announceAnswer(last.content, true);
+  for (const call of last?.tool_calls ?? []) transcript.announce(say("call", { name: call.function.name }));
   if (event !== "failed") transcript.announce(say({ stopped: "stopped", length: "cut" }[event] ?? "answered"));
 }
 
@@ -135,7 +136,7 @@ function settingChanged(what) {
 }
 
 function showNotice(text) {
-  notice.replaceChildren(text);
+  notice.replaceChildren(text, button("dismiss", () => { notice.hidden = true; }));
   notice.hidden = false;
 }
 
@@ -225,7 +226,6 @@ byId("toggle-sidebar").addEventListener("click", () => {
   setSidebar(!document.body.classList.contains("sidebar-open"));
 });
 document.querySelector("main").addEventListener("click", () => setSidebar(false));
-notice.addEventListener("click", () => { notice.hidden = true; });
 document.addEventListener("visibilitychange", () => document.hidden || askServer());
 addEventListener("pagehide", () => {
   if (chat.isRunning(active)) keep(active);
