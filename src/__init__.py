@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         merge_adapter,
         merge_checkpoints,
         process_response,
+        quantize,
     )
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "merge_adapter",
     "merge_checkpoints",
     "process_response",
+    "quantize",
 ]
 
 

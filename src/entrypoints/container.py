@@ -29,6 +29,7 @@ from glm3.domain.ports.kernel_cache import KernelCache
 from glm3.domain.ports.model_catalog import ModelCatalog
 from glm3.domain.ports.model_exporter import ModelExporter
 from glm3.domain.ports.process_runner import ProcessRunner
+from glm3.domain.ports.quantizer import Quantizer
 from glm3.domain.ports.run_config_reader import RunConfigReader
 from glm3.domain.ports.strategy_store import StrategyStore
 from glm3.domain.ports.tokenizer import Tokenizer
@@ -73,6 +74,15 @@ def find_backend(name: str, cache: Path) -> ModelBackend:
         raise UsageError("no such backend", expected=", ".join([*ours, *others]), found=name)
     loaded: ModelBackend = others[name].load()()
     return loaded
+
+
+def find_quantizer(backend: str, cache: Path) -> Quantizer:
+    """Return what rounds weights: numpy beside the backend of that name, else the native kernels."""
+    if backend == "numpy":
+        found: Quantizer = lazy("glm3.adapters.memory.numpy_quantizer:NumpyQuantizer")()
+    else:
+        found = lazy("glm3.adapters.mindspore.quantizer:NativeQuantizer")(cache / "kernels")
+    return found
 
 
 def find_communicator() -> Communicator:
@@ -140,6 +150,9 @@ class Container(containers.DeclarativeContainer):
         find_backend, config.backend, config.cache_folder
     )
 
+    quantizer: providers.Provider[Quantizer] = providers.Factory(
+        find_quantizer, config.backend, config.cache_folder
+    )
     kernels: providers.Provider[KernelCache] = providers.Factory(
         lambda cache: lazy("glm3.adapters.mindspore.kernels.store:CompiledKernels")(cache / "kernels"),
         config.cache_folder,

@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from glm3.adapters.mindspore.kernels.compiler import kernel_library
 from glm3.adapters.mindspore.kernels.cores import physical_cores
 from glm3.adapters.mindspore.runtime import prepare
@@ -16,6 +18,7 @@ from glm3.domain.ports.backend import LoadOptions
 from glm3.domain.ports.checkpoint_store import CheckpointReader
 from glm3.domain.ports.model import LanguageModel
 from glm3.domain.quantization import QuantScheme
+from glm3.domain.quantization.rounded_checkpoint import RoundedCheckpoint, rounded_checkpoint
 
 if TYPE_CHECKING:
     from glm3.adapters.mindspore.kernels.base import Kernels
@@ -45,13 +48,20 @@ class MindSporeBackend:
             BackendError: there is no such kernel set, it cannot be built here, or it cannot do what the
                 options ask.
             ParameterMismatchError: the weights do not fit the configuration.
+            ConfigError: they are rounded by another scheme than the options ask.
         """
         if options.kernels not in KERNEL_SETS:
             raise BackendError(
                 "no such kernel set", expected=", ".join(KERNEL_SETS), found=repr(options.kernels)
             )
         prepare(options.threads)
-        if options.scheme is not None:
+        rounded = None if weights is None else rounded_checkpoint(weights, config.quantization_bit)
+        if rounded is not None:
+            rounded.require_scheme(options.scheme)
+            if options.kernels != "stock":
+                return self._load_packed(config, rounded, options)
+            weights = rounded  # the stock operators compute with what the levels stand for
+        elif options.scheme is not None:
             return self._load_rounded(config, weights, options, options.scheme)
         from glm3.adapters.mindspore.loading import load_weights
         from glm3.adapters.mindspore.model import MindSporeModel
@@ -83,6 +93,17 @@ class MindSporeBackend:
         return NativeModel(
             config, pack_weights(config, weights, scheme, library), library, options.cache_format
         )
+
+    def _load_packed(
+        self, config: ModelConfig, rounded: RoundedCheckpoint, options: LoadOptions
+    ) -> LanguageModel:
+        """Take weights that are rounded already where they are."""
+        from glm3.adapters.mindspore.inference.model import NativeModel
+        from glm3.adapters.mindspore.inference.packing import packed_weights
+
+        library = self._library(options.threads)
+        cache_format = evolve(options, quant=rounded.scheme.name).cache_format
+        return NativeModel(config, packed_weights(config, rounded), library, cache_format)
 
     def _kernels(self, config: ModelConfig, options: LoadOptions) -> Kernels:
         from glm3.adapters.mindspore.kernels.base import HeadLayout

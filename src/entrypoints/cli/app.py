@@ -30,6 +30,7 @@ from glm3.entrypoints.cli import (
     merge,
     plan,
     predict,
+    quantize,
     run_mindformer,
     serve,
 )
@@ -77,6 +78,7 @@ app.command("finetune", cls=Command, epilog=finetune.EPILOG)(finetune.finetune)
 app.command("eval", cls=Command, epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("plan", cls=Command, epilog=plan.EPILOG)(plan.plan)
 app.command("convert", cls=Command, epilog=convert.EPILOG)(convert.convert)
+app.command("quantize", cls=Command, epilog=quantize.EPILOG)(quantize.quantize)
 app.command("merge", cls=Command, epilog=merge.EPILOG)(merge.merge)
 app.command("inspect", cls=Command, epilog=inspection.EPILOG)(inspection.inspect)
 app.command("launch", cls=Command, epilog=launch.EPILOG, context_settings=launch.SETTINGS)(launch.launch)

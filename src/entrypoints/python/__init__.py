@@ -11,6 +11,7 @@ from glm3.entrypoints.python.convert import convert
 from glm3.entrypoints.python.export import export_gguf
 from glm3.entrypoints.python.merging import merge_checkpoints
 from glm3.entrypoints.python.model import ChatGLM2ForConditionalGeneration
+from glm3.entrypoints.python.quantizing import quantize
 from glm3.entrypoints.python.tokenizer import ChatGLM3Tokenizer
 from glm3.entrypoints.python.training import TrainSession, finetune, merge_adapter
 
@@ -31,4 +32,5 @@ __all__ = [
     "merge_adapter",
     "merge_checkpoints",
     "process_response",
+    "quantize",
 ]

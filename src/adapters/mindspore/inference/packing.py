@@ -1,4 +1,4 @@
-"""Round a checkpoint to packed weights while it is loaded, one tensor at a time."""
+"""The packed weights of a checkpoint: rounded while it is loaded, or taken as they are stored."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from glm3.adapters.mindspore.loading import stored_parameters
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.ports.checkpoint_store import CheckpointReader
 from glm3.domain.quantization import PackedWeight, QuantScheme
-from glm3.domain.tensors import DType, to_float32
+from glm3.domain.quantization.rounded_checkpoint import RoundedCheckpoint
+from glm3.domain.tensors import Array, DType, to_float32
 
-__all__ = ["pack_weights"]
+__all__ = ["pack_weights", "packed_weights"]
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def pack_weights(
     for name, spec in stored_parameters(reader, config).items():
         array = np.ascontiguousarray(reader.read(spec.name))
         if len(spec.shape) == 1:
-            weights[name] = StoredArray(np.array(to_float32(array, spec.dtype)), DType.FLOAT32)
+            weights[name] = _wide(array, spec.dtype)
             continue
         dtype = spec.dtype
         if dtype not in _PLAIN:
@@ -46,3 +47,27 @@ def pack_weights(
         weights[name] = quantize_natively(library, array, dtype, scheme, name)
     _log.info("rounded the weights to %s in %.1f s", scheme.name, time.perf_counter() - started)
     return weights
+
+
+def packed_weights(config: ModelConfig, rounded: RoundedCheckpoint) -> Weights:
+    """Return the weights of a rounded checkpoint: matrices as they lie in the file, vectors in float32.
+
+    Raises:
+        ParameterMismatchError: the weights do not fit the configuration.
+        CheckpointError: what is stored is not what the file says of it.
+    """
+    weights: dict[str, PackedWeight | StoredArray] = {}
+    for name, spec in stored_parameters(rounded, config).items():
+        if name in rounded.forms:
+            weights[name] = rounded.packed(name)
+            continue
+        array = np.ascontiguousarray(rounded.read(name))
+        if len(spec.shape) == 1 or spec.dtype not in _PLAIN:
+            weights[name] = _wide(array, spec.dtype)
+        else:
+            weights[name] = StoredArray(array, spec.dtype)
+    return weights
+
+
+def _wide(array: Array, dtype: DType) -> StoredArray:
+    return StoredArray(np.array(to_float32(array, dtype)), DType.FLOAT32)
