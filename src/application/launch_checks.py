@@ -34,6 +34,8 @@ def config_faults(config: RunConfig, world_size: int | None) -> list[Glm3Error]:
 def missing_files(config: RunConfig, folder: Path, builtin: Path) -> list[Glm3Error]:
     """Return what a run names and is not there; relative paths count from ``folder``, where ranks run."""
     faults: list[Glm3Error] = []
+    if config.only_save_strategy:
+        return faults
     for key, value in _named_files(config):
         try:
             path = folder / find_rows(value, builtin) if key.endswith("dataset_dir") else folder / value

@@ -22,13 +22,28 @@ from glm3.domain.training.prefix import PrefixConfig
 from glm3.domain.training.setup import adapter_config, network_cut, train_options
 from glm3.domain.training.shares import shared_rows
 
-__all__ = ["memory_plan", "plan_run"]
+__all__ = ["memory_plan", "network_of", "plan_run"]
 
 
 def plan_run(
     config: RunConfig, sources: ModelSources, stores: Sequence[CheckpointStore], facts: HostFacts
 ) -> MemoryPlan:
     """Return the plan of one rank of a run, of as many ranks as its file cuts it into.
+
+    Raises:
+        UsageError: ``load_checkpoint`` names no model.
+        ConfigError: it is an adapter whose base is not here.
+    """
+    network = network_of(config, sources, stores)
+    world_size = config.parallel_config.ranks if config.use_parallel else 1
+    return memory_plan(config, network, facts, world_size)
+
+
+def network_of(config: RunConfig, sources: ModelSources, stores: Sequence[CheckpointStore]) -> ModelConfig:
+    """Return the network that a run's file means, without a look at its weights.
+
+    What lies beside ``load_checkpoint`` counts where the file says nothing; a checkpoint that is not there
+    yet says nothing either.
 
     Raises:
         UsageError: ``load_checkpoint`` names no model.
@@ -44,8 +59,7 @@ def plan_run(
         network = config.model.onto(sources.config(name))
     elif path and path.is_file() and (own := config_beside(path)) is not None:
         network = config.model.onto(own)
-    world_size = config.parallel_config.ranks if config.use_parallel else 1
-    return memory_plan(config, network, facts, world_size)
+    return network
 
 
 def _row_length(config: RunConfig, network: ModelConfig) -> int:

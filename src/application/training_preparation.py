@@ -118,11 +118,11 @@ class TrainingPreparation:
         check_for(config, run_mode, device_count=world_size)
         if config.only_save_strategy:
             raise ConfigError(
-                "nothing is sliced in this run",
+                "this run writes its strategy files and trains nothing",
                 field="only_save_strategy",
                 expected=False,
                 found=True,
-                hint="it writes how many ranks share the weights, and here each rank has them whole",
+                hint="glm3 finetune and glm3 run write them",
             )
         dataset = config.train_dataset
         assert dataset is not None  # noqa: S101  # check_for saw to it

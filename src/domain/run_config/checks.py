@@ -20,6 +20,7 @@ def check_for(config: RunConfig, run_mode: str | None = None, *, device_count: i
 
     ``run_mode`` is the configuration's own unless given. ``device_count`` is the number of ranks of the
     job, if known. The lengths' rule is the model card's: the sequence holds prompt, answer and its end.
+    With ``only_save_strategy`` a run needs neither data nor weights, whatever its mode.
 
     Raises:
         MultipleFaultsError: every contradiction and every fill-me-in path that this mode would meet.
@@ -29,6 +30,11 @@ def check_for(config: RunConfig, run_mode: str | None = None, *, device_count: i
     if mode not in RUN_MODES:
         raise InvalidInputError("no such run mode", expected=", ".join(RUN_MODES), found=mode)
     check = _Check(config, Faults())
+    place = config.origin_of("").path
+    if config.only_save_strategy:
+        _check_cut(check, device_count)
+        check.faults.raise_if_any(f"{place or 'the configuration'} for its strategy files")
+        return
     if mode in ("train", "finetune"):
         _check_training(check)
         if config.use_parallel:
@@ -49,7 +55,6 @@ def check_for(config: RunConfig, run_mode: str | None = None, *, device_count: i
     check.not_placeholder("load_checkpoint")
     if config.context.save_graphs:
         check.not_placeholder("context.save_graphs_path")
-    place = config.origin_of("").path
     check.faults.raise_if_any(f"{place or 'the configuration'} for run mode {mode}")
 
 
@@ -154,6 +159,15 @@ def _check_sequence_length(check: _Check) -> None:
         check.equal(key, seq_length, source + target + 1, why, hint)
     else:
         check.equal(key, seq_length, dataset.max_seq_length, "train_dataset.max_seq_length")
+
+
+def _check_cut(check: _Check, device_count: int | None) -> None:
+    """Check what decides how the parameters are cut."""
+    if check.config.use_parallel:
+        _check_ranks(check, device_count)
+    else:
+        check.fault("use_parallel", "nothing is cut in this run", True, False, "add use_parallel=True")
+    _check_adapter(check)
 
 
 def _check_ranks(check: _Check, device_count: int | None) -> None:

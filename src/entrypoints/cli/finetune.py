@@ -95,7 +95,8 @@ def run_finetune(
 ) -> None:
     """Train as a configuration says and print the closing report; of several ranks, rank 0 prints it.
 
-    The process that msrun starts as its scheduler serves the ranks instead.
+    The process that msrun starts as its scheduler serves the ranks instead. With ``only_save_strategy``
+    strategy files are all that is written.
 
     Raises:
         Glm3Error: see :meth:`glm3.application.finetune.FinetuneService.run`.
@@ -104,12 +105,16 @@ def run_finetune(
     from glm3.domain.training.encoding import PairLayout
     from glm3.entrypoints.cli.loading import container
     from glm3.entrypoints.cli.progress import counting
+    from glm3.entrypoints.cli.strategies import write_strategies
     from glm3.entrypoints.cli.training_display import training_display
 
     if os.environ.get("MS_ROLE") == "MS_SCHED":
         from glm3.adapters.mindspore.communicator import serve_as_scheduler
 
         serve_as_scheduler()
+        return
+    if config.only_save_strategy:
+        write_strategies(settings, config)
         return
     services = container(settings).training().with_layout(PairLayout(layout.value))
     first = services.communicator.rank == 0

@@ -66,12 +66,16 @@ def run(
     from glm3.entrypoints.cli.finetune import run_finetune
     from glm3.entrypoints.cli.loading import container
     from glm3.entrypoints.cli.prompts import prompts_of
+    from glm3.entrypoints.cli.strategies import write_strategies
 
     config = (
         container(settings_of(context))
         .run_configs()
         .read(find_config(config_name), [*overrides_of(flags), *(options or []), *context.args])
     )
+    if config.only_save_strategy:
+        write_strategies(settings_of(context), config)
+        return
     if config.run_mode in ("train", "finetune"):
         run_finetune(settings_of(context), config)
         return
