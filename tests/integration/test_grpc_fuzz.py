@@ -21,13 +21,14 @@ from support.serving import replies_model
 
 SECONDS = 60
 SERVICE = chat_pb2.DESCRIPTOR.services_by_name["ChatService"]
+SESSION = "a session that exists"
 ALLOWED = {"INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED"}
 
 texts = st.one_of(
     st.sampled_from(["", "look", "{}", "[]", '{"a": 1}', '{"a": [[]]}', "<|user|>", "\n", "\0", "scripted"]),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
 )
-SCALARS: dict[int, Any] = {
+WILD: dict[int, Any] = {
     FieldDescriptor.TYPE_STRING: texts,
     FieldDescriptor.TYPE_BOOL: st.booleans(),
     FieldDescriptor.TYPE_DOUBLE: st.one_of(st.floats(0, 2), st.floats()),
@@ -35,11 +36,28 @@ SCALARS: dict[int, Any] = {
     FieldDescriptor.TYPE_INT64: st.integers(-(2**63), 2**63 - 1),
     FieldDescriptor.TYPE_ENUM: st.integers(-1, 9),
 }
+# Nearly every value that is legal somewhere, so that requests come as far as the model.
+TAME: dict[int | str, Any] = {
+    **WILD,
+    FieldDescriptor.TYPE_DOUBLE: st.floats(0.25, 1),
+    FieldDescriptor.TYPE_INT32: st.integers(1, 3),
+    FieldDescriptor.TYPE_ENUM: st.integers(1, 3),
+    "arguments_json": st.sampled_from(["", "{}", '{"city": "北京"}']),
+    "metadata": st.just(""),
+    "model": st.sampled_from(["", "scripted", "alias"]),
+    "name": st.sampled_from(["look", "interpreter"]),
+    "parameters_json": st.sampled_from(["", "{}"]),
+    "role": st.sampled_from([chat_pb2.ROLE_USER, chat_pb2.ROLE_ASSISTANT]),
+    "session_id": st.just(SESSION),
+    "stop": st.lists(st.sampled_from(["x", "。"]), max_size=2),
+    "top_logprobs": st.just(0),
+}
+NEEDED = {"ids", "messages", "name", "prompts", "role", "session_id"}
 
 
-def messages_of(descriptor: Descriptor) -> st.SearchStrategy[dict[str, Any]]:
-    """Return dicts that make messages of that kind; each field may be missing."""
-    fields = {field.name: values_of(field) for field in descriptor.fields}
+def messages_of(descriptor: Descriptor, scalars: dict[Any, Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Return dicts that make messages of that kind; in wild ones any field may be missing."""
+    fields = {field.name: values_of(field, scalars) for field in descriptor.fields}
     oneofs = [{field.name for field in oneof.fields} for oneof in descriptor.oneofs if len(oneof.fields) > 1]
 
     def one_each(values: dict[str, Any]) -> dict[str, Any]:
@@ -48,38 +66,43 @@ def messages_of(descriptor: Descriptor) -> st.SearchStrategy[dict[str, Any]]:
                 del values[extra]
         return values
 
-    return st.fixed_dictionaries({}, optional=fields).map(one_each)
+    needed = NEEDED & set(fields) if scalars is TAME else set()
+    present = {name: fields.pop(name) for name in needed}
+    return st.fixed_dictionaries(present, optional=fields).map(one_each)
 
 
-def values_of(field: FieldDescriptor) -> st.SearchStrategy[Any]:
-    one = messages_of(field.message_type) if field.message_type else SCALARS[field.type]
-    return st.lists(one, max_size=3) if field.is_repeated else one
+def values_of(field: FieldDescriptor, scalars: dict[Any, Any]) -> st.SearchStrategy[Any]:
+    if field.name in scalars:
+        return scalars[field.name]
+    one = messages_of(field.message_type, scalars) if field.message_type else scalars[field.type]
+    least = int(scalars is TAME and field.name in NEEDED)
+    return st.lists(one, min_size=least, max_size=3) if field.is_repeated else one
 
 
-METHODS = {method.name: messages_of(method.input_type) for method in SERVICE.methods}
 calls = st.one_of(
     *(
-        values.map(
-            lambda given, kind=SERVICE.methods_by_name[name].input_type, name=name: (
-                name,
-                encoded(kind, given),
-            )
-        )
-        for name, values in METHODS.items()
+        st.tuples(st.just(method.name), messages_of(method.input_type, scalars))
+        for method in SERVICE.methods
+        for scalars in (TAME, WILD)
     ),
-    st.tuples(st.sampled_from(sorted(METHODS)), st.binary(max_size=60)),
+    st.tuples(st.sampled_from([method.name for method in SERVICE.methods]), st.binary(max_size=60)),
 )
 
 
-def encoded(kind: Descriptor, values: dict[str, Any]) -> bytes:
-    content: bytes = message_factory.GetMessageClass(kind)(**values).SerializeToString()
+def encoded(name: str, values: dict[str, Any] | bytes, session_id: str) -> bytes:
+    if isinstance(values, bytes):
+        return values
+    if values.get("session_id") == SESSION:
+        values = {**values, "session_id": session_id}
+    kind = message_factory.GetMessageClass(SERVICE.methods_by_name[name].input_type)
+    content: bytes = kind(**values).SerializeToString()
     return content
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[GrpcServed]:
     limits = ServiceLimits(output_tokens=20, default_output_tokens=20)
-    sessions = SessionStore(SessionLimits(sessions=50))
+    sessions = SessionStore(SessionLimits(sessions=10_000, per_client=10_000))
     engine = EngineLimits(slots=4, slot_tokens=512)
     with grpc_serving(replies_model("x"), limits=limits, sessions=sessions, engine=engine) as running:
         yield running
@@ -99,8 +122,12 @@ def call(served: GrpcServed, name: str, content: bytes) -> str:
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(calls)
 def test_no_request_gets_anything_but_an_answer_or_its_own_fault(served, asked):
-    name, content = asked
+    name, values = asked
+    session = served.stub.CreateSession(chat_pb2.CreateSessionRequest(), timeout=SECONDS).session.id
+    content = encoded(name, values, session)
     assert call(served, name, content) in {"OK", *ALLOWED}
+    if name != "DeleteSession" or session.encode() not in content:
+        served.stub.DeleteSession(chat_pb2.DeleteSessionRequest(session_id=session), timeout=SECONDS)
 
 
 def test_the_server_answers_after_all_that(served):
