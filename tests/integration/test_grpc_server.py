@@ -112,6 +112,22 @@ def test_deltas_come_while_the_answer_is_made():
         )
 
 
+def test_a_reader_that_pauses_loses_nothing_and_holds_up_nobody():
+    text = "".join(f"{number} " for number in range(800)).strip()
+    greedy = {"temperature": 0, "max_tokens": 4000}
+    with grpc_serving(replies_model(text)) as served:
+        request = chat_pb2.ChatRequest(messages=[USER], options=greedy)
+        paused = served.stub.Chat(request, timeout=SECONDS)
+        said = [next(paused).delta]
+        for _ in range(3):
+            short = chat_pb2.ChatRequest(messages=[USER], options={"temperature": 0, "max_tokens": 5})
+            assert ask(served, short)[-1].usage.completion_tokens == 5
+        assert within(SECONDS, lambda: metric(served.metrics, "glm3_requests_total", outcome="stop") == 1)
+        said += [response.delta for response in paused]
+        assert "".join(delta.text.text for delta in said) == text
+        assert said[-2].finish.reason == chat_pb2.FINISH_REASON_STOP
+
+
 def test_a_client_that_vanishes_frees_its_slot():
     with grpc_serving(PacedModel()) as served:
         channel = grpc.insecure_channel(served.address)
