@@ -148,6 +148,7 @@ def test_reloading_keeps_conversations_and_what_was_said_of_an_answer(browser):
         held.go.set()
         expect(visit.page.locator(".assistant .body").nth(1)).to_contain_text("half")
         assert visit.texts() == ["One", "first", "Two", f"half {HOLD}"]
+        expect(visit.page.locator(".assistant .extras").nth(1)).to_contain_text("The answer broke off.")
         expect(visit.page.locator("#conversations .choose")).to_have_text(["One"])
 
 

@@ -224,11 +224,15 @@ byId("import").addEventListener("click", () => byId("import-file").click());
 byId("import-file").addEventListener("change", importFile);
 byId("toggle-sidebar").addEventListener("click", () => {
   setSidebar(!document.body.classList.contains("sidebar-open"));
+  if (document.body.classList.contains("sidebar-open")) byId("new").focus();
 });
 document.querySelector("main").addEventListener("click", () => setSidebar(false));
 document.addEventListener("visibilitychange", () => document.hidden || askServer());
 addEventListener("pagehide", () => {
-  if (chat.isRunning(active)) keep(active);
+  for (const conversation of store.all().filter((each) => chat.isRunning(each))) {
+    conversation.messages.at(-1).end = "failed"; // there may be no time left for the answer's own end
+    keep(conversation);
+  }
 });
 addEventListener("storage", () => { // another tab has kept something
   store.reload((conversation) => chat.isRunning(conversation));

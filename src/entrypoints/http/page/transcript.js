@@ -12,7 +12,7 @@ export class Transcript {
   #drawn = new WeakMap(); // a message, a failure or a conversation -> its nodes
   #spoken = 0; // characters of the answer that are announced
 
-  /** `actions` are edit, retry, fork, giveResult, skip and enterToken. */
+  /** `actions` are edit (which says whether it was possible), retry, fork, giveResult, skip, enterToken and redraw. */
   constructor(root, announcements, actions) {
     this.root = root;
     this.announcements = announcements;
@@ -32,7 +32,7 @@ export class Transcript {
     const nodes = messages.map((message, index) => {
       const state = {
         running: running && index === messages.length - 1, busy: running, index,
-        last: index === messages.length - 1, open: message.tool_calls ? open.map((call) => call.id) : [],
+        last: index === messages.length - 1, explained: Boolean(failure), open: message.tool_calls ? open.map((call) => call.id) : [],
       };
       return this.#message(message, state);
     });
@@ -102,6 +102,7 @@ export class Transcript {
   #extras(message, state, editing) {
     const nodes = (message.tool_calls ?? []).map((call) => this.#call(message, call, state));
     if (message.end === "stopped") nodes.push(element("p", "note", say("stopped")));
+    if (message.end === "failed" && !state.explained) nodes.push(element("p", "note", say("errorBroken")));
     if (message.end === "length") nodes.push(element("p", "note", say("cut")));
     if (message.usage) nodes.push(element("p", "note usage", usageLine(message.usage)));
     if (!editing && !state.running) nodes.push(this.#buttons(message, state));
@@ -132,8 +133,7 @@ export class Transcript {
       this.actions.redraw();
     };
     const send = (text) => {
-      this.editing = null;
-      this.actions.edit(index, text);
+      if (this.actions.edit(index, text)) this.editing = null;
     };
     const form = answerForm(say("edit"), "save", send, { key: "cancel", run: end });
     const area = form.querySelector("textarea");
