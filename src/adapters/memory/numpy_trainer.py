@@ -19,8 +19,9 @@ from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.training import MicroBatch, StepReport
 from glm3.domain.tensors import Array
 from glm3.domain.training.loss_scale import DynamicLossScale
+from glm3.domain.training.model_shares import ModelShares
 from glm3.domain.training.options import TrainOptions, decays
-from glm3.domain.training.shares import complete_rows, own_rows, require_plain, shared_rows
+from glm3.domain.training.shares import complete_rows, own_rows, parameter_of, require_plain, shared_rows
 
 if TYPE_CHECKING:
     from glm3.adapters.memory.numpy_model import NumpyModel
@@ -36,7 +37,8 @@ class NumpyTrainer:
     """Update the output layer of ``model``, or its prefix if it has one.
 
     Without a prefix every parameter has moments, and those of all but the output layer stay zero. Ranks share
-    the work out as the options' cut says.
+    the optimizer out as the options' cut says. Of matrices that they share each computes everything all the
+    same; what it stores is its part.
     """
 
     def __init__(self, model: NumpyModel, options: TrainOptions, communicator: Communicator) -> None:
@@ -49,7 +51,12 @@ class NumpyTrainer:
         model.replace(self._weights)
         self._shapes = {name: array.shape for name, array in self._weights.items()}
         self._rows: dict[str, slice] = {}
-        if options.cut is not None:
+        self._parts: ModelShares | None = None
+        if options.cut is not None and options.cut.model_parallel > 1:
+            itemsize = next(iter(self._weights.values())).itemsize
+            self._parts = ModelShares.among(model.config, options.cut, itemsize, communicator)
+            self._communicator = self._parts.data
+        elif options.cut is not None:
             require_plain(options.cut, communicator.world_size)
             itemsizes = {name: array.itemsize for name, array in self._weights.items()}
             self._rows = shared_rows(options.cut, self._shapes, itemsizes, communicator.rank)
@@ -90,12 +97,19 @@ class NumpyTrainer:
 
     def parameters(self) -> Mapping[str, Array]:
         """See :class:`glm3.domain.ports.training.Trainer`."""
+        if self._parts is None:
+            return self.complete_parameters()
+        boxes = {name: self._parts.stored(name, sharded=False) for name in self._weights}
+        return {name: np.array(array[boxes[name]]) for name, array in self._weights.items()}
+
+    def complete_parameters(self) -> Mapping[str, Array]:
+        """See :class:`glm3.domain.ports.training.SupportsShares`."""
         return {name: np.array(array) for name, array in self._weights.items()}
 
     def state(self) -> Mapping[str, Array]:
         """See :class:`glm3.domain.ports.training.Trainer`."""
         return {
-            **{name: np.array(array) for name, array in self._moments.items()},
+            **{name: self._stored_moment(name) for name in self._moments},
             "step": np.array(self._updates, np.int64),
             "loss_scale": np.array(self._scale.value, np.float32),
             "good_steps": np.array(self._scale.good_steps, np.int64),
@@ -103,13 +117,21 @@ class NumpyTrainer:
 
     def shares(self) -> Mapping[str, slice]:
         """See :class:`glm3.domain.ports.training.SupportsShares`."""
-        return dict(self._rows)
+        return dict(self._rows) if self._parts is None else self._parts.stored_rows
 
     def restore(self, parameters: Mapping[str, Array], state: Mapping[str, Array]) -> None:
         """See :class:`glm3.domain.ports.training.Trainer`."""
         wanted = {**self._weights, **self._moments}
-        wholes = complete_rows(parameters, self._shapes, self._rows, self._communicator)
-        own = own_rows(state, self._shapes, self._rows)
+        if self._parts is None:
+            wholes = complete_rows(parameters, self._shapes, self._rows, self._communicator)
+            own = own_rows(state, self._shapes, self._rows)
+        else:
+            wholes = {name: self._parts.complete_of_store(name, a) for name, a in parameters.items()}
+            own = {
+                name: self._parts.complete_of_store(parameter_of(name), array, name)
+                for name, array in state.items()
+                if parameter_of(name) in wholes
+            }
         given = {**wholes, **{n: a for n, a in own.items() if n.startswith("adam_")}}
         require_shapes({n: a.shape for n, a in given.items()}, {n: a.shape for n, a in wanted.items()})
         for name, array in wanted.items():
@@ -121,6 +143,10 @@ class NumpyTrainer:
             window=self._options.scale_window,
             good_steps=int(state["good_steps"]),
         )
+
+    def _stored_moment(self, name: str) -> Array:
+        array = self._moments[name]
+        return np.array(array if self._parts is None else array[self._parts.stored(parameter_of(name))])
 
     def _gradient(self, batch: MicroBatch) -> tuple[float, list[FloatArray]]:
         """Return the summed loss of a micro-batch and its gradient by each array that learns."""

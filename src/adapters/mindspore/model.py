@@ -17,8 +17,10 @@ from glm3.adapters.mindspore.kernels.base import Extension, Tensor
 from glm3.adapters.mindspore.network import ChatGLMNetwork
 from glm3.adapters.mindspore.training.lora import Adapter
 from glm3.adapters.mindspore.training.prefix import PrefixTuning
+from glm3.adapters.mindspore.training.shared_job import SharedJob
 from glm3.adapters.mindspore.training.trainer import MindSporeTrainer
 from glm3.domain.errors import InvalidInputError
+from glm3.domain.layout.network_cut import NetworkCut
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.model_inputs import check_capacity, check_extension, check_forward, check_verified
 from glm3.domain.parameters import parameter_shapes
@@ -43,15 +45,30 @@ class MindSporeModel:
     """
 
     def __init__(self, network: ChatGLMNetwork, kv_cache: str = "fp32") -> None:
-        self.network = network
+        self._network: ChatGLMNetwork | None = network
         network.set_train(False)
+        self._config = network.config
         self._adapter: Adapter | PrefixTuning | None = None
         self._kv_cache = kv_cache
         self._runner: NativeRunner | None = None
 
     @property
+    def network(self) -> ChatGLMNetwork:
+        """The network.
+
+        Raises:
+            InvalidInputError: ranks share it, and none has it whole.
+        """
+        if self._network is None:
+            raise InvalidInputError(
+                "the network is shared among ranks that train it, and this one has a part of it",
+                hint="load what they save",
+            )
+        return self._network
+
+    @property
     def config(self) -> ModelConfig:
-        return self.network.config
+        return self._config
 
     def new_cache(self, rows: int, capacity: int) -> MindSporeCache:
         check_capacity(self.config, rows, capacity)
@@ -131,8 +148,25 @@ class MindSporeModel:
         }
 
     def trainer(self, options: TrainOptions, communicator: Communicator) -> MindSporeTrainer:
+        if options.cut is not None and options.cut.model_parallel > 1:
+            return self._shared_trainer(options, options.cut, communicator)
         key = None if self._adapter is None else self._adapter.key
         return MindSporeTrainer(self.network, options, communicator, key)
+
+    def _shared_trainer(
+        self, options: TrainOptions, cut: NetworkCut, communicator: Communicator
+    ) -> MindSporeTrainer:
+        """Cut the network and let go of the whole: this rank cannot answer alone any more."""
+        if self._adapter is not None:
+            raise InvalidInputError(
+                "ranks share no network with an adapter",
+                field="parallel_config.model_parallel",
+                expected=1,
+                found=cut.model_parallel,
+            )
+        job = SharedJob.begin(self.network, cut, communicator)
+        self._network = self._runner = None
+        return MindSporeTrainer(job.network, options, communicator, shared=job)
 
     def add_lora(self, config: LoRAConfig, seed: int = 0) -> None:
         self._require_no_adapter()

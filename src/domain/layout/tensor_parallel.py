@@ -52,7 +52,13 @@ class TensorParallel:
     def __attrs_post_init__(self) -> None:
         config = self.config
         faults = [
-            ConfigError(f"not divisible by model_parallel {self.size}", field=name, found=number)
+            ConfigError(
+                f"not divisible by model_parallel {self.size}",
+                field=name,
+                expected=f"a multiple of {self.size}",
+                found=number,
+                hint="choose a divisor of it for parallel_config.model_parallel",
+            )
             for name, number in (
                 ("num_attention_heads", config.num_attention_heads),
                 ("ffn_hidden_size", config.ffn_hidden_size),
@@ -68,9 +74,25 @@ class TensorParallel:
                     field="multi_query_group_num",
                     expected=f"a divisor or a multiple of {self.size}",
                     found=groups,
+                    hint="choose another number for parallel_config.model_parallel",
                 )
             )
         raise_faults("the network's matrices cannot be shared by so many ranks", faults)
+
+    @property
+    def own_config(self) -> ModelConfig:
+        """The network of one rank: the same width, with its heads, groups, channels and rows of the head.
+
+        Its embedding is this one's rows of the vocabulary too, and with ``vocab_emb_dp`` all of them instead.
+        """
+        config = self.config
+        heads, groups = (part.stop - part.start for part in (self.heads(0), self.groups(0)))
+        return config.evolve(
+            num_attention_heads=heads,
+            multi_query_group_num=groups if config.multi_query_attention else config.multi_query_group_num,
+            ffn_hidden_size=config.ffn_hidden_size // self.size,
+            padded_vocab_size=config.padded_vocab_size // self.size,
+        )
 
     @property
     def ranks_per_group(self) -> int:

@@ -99,11 +99,19 @@ class SupportsShares(Protocol):
     """A trainer that may share the optimizer's work and states out among ranks.
 
     Its state then holds this rank's rows only. It restores complete arrays too, and parameters of which each
-    rank has its own rows.
+    rank has its own rows. Where ranks share the network itself its parameters are this rank's parts, and like
+    its state they are looked up by every rank, in the same order.
     """
 
     def shares(self) -> Mapping[str, slice]:
         """Return this rank's rows of every parameter that is shared out, by name."""
+        ...
+
+    def complete_parameters(self) -> Mapping[str, Array]:
+        """Return the parameters, complete where each rank has parts of them otherwise.
+
+        Every rank must look up each of them, in this order: they are made by all.
+        """
         ...
 
 

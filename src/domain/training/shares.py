@@ -14,7 +14,7 @@ from glm3.domain.parameters import OPTIMIZER_PREFIXES
 from glm3.domain.ports.communicator import Communicator
 from glm3.domain.tensors import Array
 
-__all__ = ["complete_rows", "own_rows", "require_plain", "shared_rows"]
+__all__ = ["complete_rows", "own_rows", "parameter_of", "require_plain", "shared_rows"]
 
 
 def shared_rows(
@@ -41,7 +41,7 @@ def require_plain(cut: NetworkCut, world_size: int) -> None:
     for name, ranks in (("model_parallel", cut.model_parallel), ("pipeline_stage", cut.pipeline_stage)):
         if ranks > 1:
             raise ConfigError(
-                "training does not cut the network itself",
+                "every rank must have the whole network here",
                 field=f"parallel_config.{name}",
                 expected=1,
                 found=ranks,
@@ -70,7 +70,7 @@ def own_rows(
 
     lazy = {}
     for name in arrays:
-        parameter = _parameter_of(name)
+        parameter = parameter_of(name)
         if parameter in rows:
             lazy[name] = partial(cut, name, rows[parameter], shapes[parameter])
         else:
@@ -101,7 +101,8 @@ def _same(array: Array) -> Array:
     return array
 
 
-def _parameter_of(name: str) -> str:
+def parameter_of(name: str) -> str:
+    """Return the parameter whose state has this name; other names are returned as they are."""
     for prefix in OPTIMIZER_PREFIXES:
         if name.startswith(prefix):
             return name.removeprefix(prefix)

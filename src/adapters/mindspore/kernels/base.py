@@ -71,6 +71,10 @@ class Extension:
 class Kernels(Protocol):
     """One implementation of the operations, bound to a :class:`HeadLayout`."""
 
+    def with_layout(self, layout: HeadLayout) -> Kernels:
+        """Return the same implementation for other heads."""
+        ...
+
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         """Return the rows ``ids (tokens,)`` of ``weight (vocab, hidden)``, in float32."""
         ...

@@ -44,6 +44,9 @@ class CpuKernels(StockKernels):
         self.adamw = _CpuAdamW(library)
         self.dropout = _CpuDropout(library)
 
+    def with_layout(self, layout: HeadLayout) -> CpuKernels:
+        return CpuKernels(layout, self.library)
+
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         y = self.matmul_transposed(x, widen(weight))
         if bias is not None:

@@ -68,6 +68,9 @@ class StockKernels:
         self.adamw: Callable[..., Tensor] = StockAdamW()
         self.dropout: Callable[..., Tensor] = StockDropout()
 
+    def with_layout(self, layout: HeadLayout) -> StockKernels:
+        return StockKernels(layout)
+
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         if weight.dtype == ms.bfloat16:  # no CPU operator gathers it: move the bits, widen the rows
             return ops.cast(ops.gather(weight.view(ms.uint16), ids, 0).view(ms.bfloat16), ms.float32)

@@ -12,7 +12,7 @@ from mindspore import Parameter, ops
 
 from glm3.adapters.mindspore.kernels.base import Tensor
 
-__all__ = ["BUCKET", "GradientExchange", "Group"]
+__all__ = ["BUCKET", "GradientExchange", "Group", "KeyValueExchange"]
 
 BUCKET = 1 << 20
 """Numbers that are joined and summed at once; a larger gradient is summed by itself, without a copy.
@@ -23,11 +23,25 @@ A collective of 2 ranks takes a millisecond however small it is, and the sum of 
 
 @frozen
 class Group:
-    """The ranks that share the work: the runtime's ``name`` of them, this one's ``rank``, their number."""
+    """The ranks that share the work: the runtime's ``name`` of them, this one's ``rank``, their number.
+
+    ``world`` are all of the job: among fewer the CPU gathers nothing.
+    """
 
     name: str
     rank: int
     size: int
+    world: bool = True
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Return float32 rows of every rank, as many of each, one after another."""
+        if self.world:
+            return ops.AllGather(group=self.name)(rows)
+        own = rows.asnumpy()
+        placed = np.zeros((self.size, *own.shape), np.float32)
+        placed[self.rank] = own
+        total = ops.AllReduce(group=self.name)(ms.Tensor.from_numpy(placed))
+        return total.reshape((-1, *own.shape[1:]))
 
 
 @frozen
@@ -81,6 +95,40 @@ class GradientExchange:
             own = shape if rows is None else (rows.stop - rows.start, *shape[1:])
             gradients[i] = ms.Tensor(total[offset : offset + prod(own)].reshape(own))
             offset += prod(own)
+
+
+class KeyValueExchange:
+    """Sum the gradients of key and value over the model parallel ranks that hold the same group.
+
+    ``indices`` says where in the list the gradients of the joined matrices are. A rank holds the query, key
+    and value ``rows`` of ``size``, of which the first ``queries`` are all queries.
+    """
+
+    def __init__(
+        self, indices: Sequence[int], rows: tuple[slice, slice, slice], queries: int, size: int, group: Group
+    ) -> None:
+        self._indices = tuple(indices)
+        self._shape = (size - queries,)
+        own = rows[0].stop - rows[0].start
+        self._moves = []  # from rows of a gradient to rows of all keys and values
+        for part in rows[1:]:
+            length = part.stop - part.start
+            there = slice(part.start - queries, part.stop - queries)
+            self._moves.append((slice(own, own + length), there))
+            own += length
+        self._sum = ops.AllReduce(group=group.name)
+
+    def sum(self, gradients: list[Tensor]) -> None:
+        """Replace the rows of key and value by the sum over all ranks that have them."""
+        for index in self._indices:
+            gradient = np.array(gradients[index].asnumpy())
+            placed = np.zeros((*self._shape, *gradient.shape[1:]), np.float32)
+            for here, there in self._moves:
+                placed[there] = gradient[here]
+            total = self._sum(ms.Tensor.from_numpy(placed)).asnumpy()
+            for here, there in self._moves:
+                gradient[here] = total[there]
+            gradients[index] = ms.Tensor.from_numpy(gradient)
 
 
 def _copy(total: Tensor, rows: slice) -> Tensor:

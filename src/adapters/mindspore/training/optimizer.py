@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import mindspore as ms
 import numpy as np
+from attrs import frozen
 from mindspore import Parameter, ParameterTuple, nn, ops
 from numpy.typing import NDArray
 
@@ -14,7 +15,18 @@ from glm3.adapters.mindspore.kernels.base import Kernels, Tensor
 from glm3.adapters.mindspore.training.exchange import Group
 from glm3.domain.training.options import TrainOptions, decays
 
-__all__ = ["Optimizer", "float32_parameters"]
+__all__ = ["NormShares", "Optimizer", "float32_parameters"]
+
+
+@frozen
+class NormShares:
+    """How much of the gradients' norm is a rank's where ranks share the network: over ``group`` all of it.
+
+    ``portions`` are rows of each gradient, from and to, with one over the number of ranks that have them.
+    """
+
+    group: Group
+    portions: Mapping[str, tuple[tuple[int, int, float], ...]]
 
 
 def float32_parameters(
@@ -42,6 +54,8 @@ class Optimizer(nn.Cell):
     Of the parameters in ``rows`` a rank of ``group`` updates those rows only, in a float32 copy of them:
     gradients and states are of these rows. The other ranks' rows are collected afterwards.
 
+    Where ranks share the network itself, ``norm`` tells how the norm counts what several ranks hold.
+
     ``parameters`` is in the order in which gradients are expected: those that decay, then the others.
     """
 
@@ -52,6 +66,7 @@ class Optimizer(nn.Cell):
         options: TrainOptions,
         group: Group | None = None,
         rows: Mapping[str, slice] | None = None,
+        norm: NormShares | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.kernels = kernels
@@ -74,7 +89,9 @@ class Optimizer(nn.Cell):
         self.updated = ParameterTuple([copies.get(p.name, p) for p in self.parameters])
         self.max_grad_norm = options.max_grad_norm
         self.sum = None if group is None else ops.AllReduce(group=group.name)
-        self.gather = None if group is None else ops.AllGather(group=group.name)
+        self.group = group
+        self.everyone = None if norm is None else ops.AllReduce(group=norm.group.name)
+        self.portions = () if norm is None else tuple(norm.portions[p.name] for p in self.parameters)
         self.take_parameters()
 
     @property
@@ -96,8 +113,8 @@ class Optimizer(nn.Cell):
         """
         for parameter, copy in zip(self.copied, self.copies, strict=True):
             whole = copy
-            if self.gather is not None and parameter.name in self.rows:
-                whole = self.gather(copy)
+            if self.group is not None and parameter.name in self.rows:
+                whole = self.group.gather(copy)
             if parameter.dtype == ms.float32:
                 ops.assign(parameter, whole)  # new memory each step would not fit where the old one was
             else:
@@ -129,9 +146,12 @@ class Optimizer(nn.Cell):
 
     def construct(self, gradients: Sequence[Tensor], settings: Tensor) -> tuple[Tensor, Tensor]:
         """Update everything; return the norm of the unscaled gradients, and 1 if all were finite, else 0."""
-        squares = self._squares(gradients, False)
-        if self.sum is not None and self.rows:
-            squares = squares + self.sum(self._squares(gradients, True).reshape(1))[0]
+        if self.everyone is not None:
+            squares = self.everyone(self._portions(gradients).reshape(1))[0]
+        else:
+            squares = self._squares(gradients, False)
+            if self.sum is not None and self.rows:
+                squares = squares + self.sum(self._squares(gradients, True).reshape(1))[0]
         inverse_scale = settings[0, 9]
         norm = ops.sqrt(squares) * inverse_scale
         finite = ops.cast(ops.isfinite(squares), ms.float32)
@@ -158,6 +178,18 @@ class Optimizer(nn.Cell):
         for i in range(len(gradients)):
             if self.shared[i] == shared:
                 squares = squares + self.kernels.sum_of_squares(gradients[i])
+        return squares
+
+    def _portions(self, gradients: Sequence[Tensor]) -> Tensor:
+        """Return this rank's share of the sum of squares, of which all shares together are the whole."""
+        squares = ops.zeros((), ms.float32)
+        for i in range(len(gradients)):
+            portions = self.portions[i]
+            if len(portions) == 1:
+                squares = squares + self.kernels.sum_of_squares(gradients[i]) * portions[0][2]
+            else:
+                for start, stop, weight in portions:
+                    squares = squares + self.kernels.sum_of_squares(gradients[i][start:stop]) * weight
         return squares
 
     def _apply(self, start: int, stop: int, gradients: Sequence[Tensor], settings: Tensor) -> Tensor:
