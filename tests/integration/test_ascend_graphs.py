@@ -12,10 +12,11 @@ import pytest
 from glm3.adapters.mindspore.ascend_model import AscendModel
 from glm3.adapters.mindspore.export.graphs import DecodeGraph, PrefillGraph
 from glm3.adapters.mindspore.export.mindir import compile_graph, placeholder
+from glm3.adapters.mindspore.export.parallel import ParallelPlan
 from glm3.adapters.mindspore.export.training import LossGraph, TrainingGraph
 from glm3.adapters.mindspore.kernels.ascend.rules import CAUSAL_MASK_SIZE, verify
 from glm3.adapters.mindspore.kernels.ascend.versions import OPERATORS
-from glm3.domain.errors import InvalidInputError
+from glm3.domain.errors import InvalidInputError, MultipleFaultsError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.tensors import DType
 from support.ascend import ascend_network
@@ -178,6 +179,16 @@ def test_a_wrong_pool_is_refused_before_the_operator_is_called():
     model = AscendModel(ascend_network(config, ["ReshapeAndCache"]))
     with pytest.raises(InvalidInputError, match="expected a multiple of 16, found 24"):
         model.extend(model.new_cache(1, 8), [0], [[1, 2, 3]])
+
+
+def test_a_plan_that_does_not_divide_names_every_rule():
+    plan = ParallelPlan(data_parallel=3, model_parallel=4)
+    with pytest.raises(MultipleFaultsError) as caught:
+        plan.check(tiny_config(ffn_hidden_size=42), 8)
+    text = str(caught.value)
+    assert "runner_config.batch_size" in text
+    assert "at most multi_query_group_num = 2" in text
+    assert "ffn_hidden_size" in text
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from mindspore.train.mind_ir_pb2 import AttributeProto, ModelProto, TensorProto
 from glm3.adapters.mindspore.kernels.base import Tensor
 from glm3.adapters.mindspore.runtime import graph_mode
 
-__all__ = ["Graph", "Node", "Value", "compile_graph", "placeholder", "read_graph"]
+__all__ = ["Graph", "Node", "Value", "compile_graph", "compile_training", "placeholder", "read_graph"]
 
 
 @frozen
@@ -58,8 +58,18 @@ def placeholder(shape: Sequence[int | None], dtype: Any = ms.int32) -> Tensor:
 def compile_graph(cell: nn.Cell, *inputs: Tensor) -> Graph:
     """Compile a cell as far as its operators are inferred; its parameters take no memory."""
     with graph_mode():
-        name, _ = _cell_graph_executor.compile(cell, *inputs, phase="export", do_convert=False)
-        stream = _cell_graph_executor._get_func_graph_proto(cell, name, "mind_ir")
+        return _compile(cell, inputs, "export", convert=False)
+
+
+def compile_training(cell: nn.Cell, *inputs: Tensor) -> Graph:
+    """Compile a cell for the device that MindSpore is set to, and cut it as its parallel context says."""
+    cell.set_train()
+    return _compile(cell, inputs, "train", convert=True)
+
+
+def _compile(cell: nn.Cell, inputs: Sequence[Tensor], phase: str, *, convert: bool) -> Graph:
+    name, _ = _cell_graph_executor.compile(cell, *inputs, phase=phase, do_convert=convert)
+    stream = _cell_graph_executor._get_func_graph_proto(cell, name, "mind_ir")
     model = ModelProto()
     model.ParseFromString(stream)
     return read_graph(model)

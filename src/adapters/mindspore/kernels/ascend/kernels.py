@@ -59,8 +59,6 @@ class AscendKernels(StockKernels):
         self.checked = tuple(fused if checked is None else checked)
         self.half = dtype is not DType.FLOAT32
         self.hidden = ms.Tensor.from_numpy(np.triu(np.ones((CAUSAL_MASK_SIZE,) * 2, np.uint8), 1))
-        if settings.data_parallel:
-            _shard(self, settings.data_parallel, settings.model_parallel)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         y = self.matmul_transposed(ops.cast(x, self.dtype), ops.cast(weight, self.dtype))
@@ -235,9 +233,3 @@ def _contiguous(pool: Tensor, table: Sequence[int], length: int, size: int) -> T
     """Gather the first places of a row's blocks: ``(1, length, kv_heads * dim)``."""
     blocks = ops.gather(pool, _indices(table[: -(-length // size)]), 0)
     return blocks.reshape(1, -1, pool.shape[2] * pool.shape[3])[:, :length]
-
-
-def _shard(kernels: AscendKernels, data: int, model: int) -> None:
-    """Cut what is not a fused operator: rows of activations over data parallel ranks."""
-    del model
-    kernels.matmul_transposed.shard(((data, 1), (1, 1)))

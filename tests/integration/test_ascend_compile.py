@@ -1,0 +1,122 @@
+"""MindSpore's own Ascend compiler, run among stand-in CANN libraries, on the training step of eight ranks.
+
+It proves graphs, slices, collectives and strategy files. No kernel runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from glm3.adapters.strategy.store import FileStrategyStore
+from glm3.domain.layout.network_cut import NetworkCut, cut_network
+from glm3.domain.model_config import ModelConfig
+from glm3.domain.parameters import parameter_shapes
+from support.cann_stub import build_stub, plugin
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(plugin() is None, reason="needs MindSpore's Ascend plug-in, gcc and x86-64"),
+]
+
+SMALL = {
+    "num_layers": 2,
+    "padded_vocab_size": 256,
+    "hidden_size": 128,
+    "ffn_hidden_size": 192,
+    "kv_channels": 32,
+    "num_attention_heads": 4,
+    "multi_query_group_num": 2,
+    "seq_length": 64,
+}
+WIDE = {"num_layers": 1, "seq_length": 2048}
+"""One layer of ChatGLM3-6B."""
+
+PROGRAM = Path(__file__).parents[1] / "support/ascend_compile.py"
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def stub(tmp_path_factory):
+    return build_stub(tmp_path_factory.mktemp("cann"))
+
+
+def compiled(stub, folder, *, config, plan, batch=8, seq=32, recompute=False, threshold=0):
+    job = {
+        "config": config,
+        "plan": plan,
+        "batch": batch,
+        "seq": seq,
+        "recompute": recompute,
+        "threshold": threshold,
+        "strategy": str(folder / "strategy.ckpt"),
+    }
+    paths = os.pathsep.join([stub["PYTHONPATH"], str(ROOT / "typings"), str(ROOT / "tests")])
+    environment = {**os.environ, **stub, "PYTHONPATH": paths, "RANK_SIZE": "8", "RANK_ID": "0", "GLOG_v": "4"}
+    done = subprocess.run(
+        [sys.executable, PROGRAM, json.dumps(job)],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def shapes(report, operator, place=0):
+    return {tuple(inputs[place][1]) for inputs in report["nodes"][operator]}
+
+
+def assert_strategy(folder, config, **cut):
+    """MindSpore's file cuts each parameter as our own layouts do."""
+    written = FileStrategyStore().read(folder / "strategy.ckpt")
+    ours = cut_network(
+        parameter_shapes(ModelConfig.from_mapping(config)), NetworkCut(optimizer_threshold=0, **cut)
+    )
+    for name, shape in ours.stages[0].shapes.items():
+        for rank in range(8):
+            assert written.slices(name, shape, rank) == ours.slices(name, shape, rank), (name, rank)
+
+
+def test_data_parallel_with_optimizer_shard(stub, tmp_path):
+    """The plan of the model card's finetuning files, on one layer of the published network."""
+    report = compiled(
+        stub,
+        tmp_path,
+        config=WIDE,
+        plan={"data_parallel": 8, "optimizer_shard": True},
+        seq=2048,
+        recompute=True,
+    )
+    counts = report["counts"]
+    assert counts["FlashAttentionScoreGrad"] == counts["SwigluGrad"] == 1
+    assert counts["FlashAttentionScore"] == 2  # once more for the backward pass
+    assert shapes(report, "FlashAttentionScore") == {(1, 2048, 4096)}
+    assert shapes(report, "FlashAttentionScore", 1) == {(1, 2048, 256)}
+    assert {inputs[0][0] for inputs in report["nodes"]["MatMul"]} == {"FLOAT16"}
+    # Every parameter but the embedding is one slice, gathered before it is used and reduced behind.
+    assert counts["ReduceScatter"] == len(parameter_shapes(ModelConfig.from_mapping(WIDE))) - 1
+    assert counts["AllGather"] >= counts["ReduceScatter"]
+    assert shapes(report, "Adam") >= {(4608 // 8, 4096), (27392 // 8, 4096), (65024, 4096)}
+    assert_strategy(tmp_path, WIDE, data_parallel=8, optimizer_parallel=True)
+
+
+def test_data_and_model_parallel(stub, tmp_path):
+    """Each of two ranks attends with half of the heads, and multiplies halves of the matrices."""
+    report = compiled(stub, tmp_path, config=SMALL, plan={"data_parallel": 4, "model_parallel": 2})
+    assert shapes(report, "FlashAttentionScore") == {(2, 32, 64)}
+    assert shapes(report, "FlashAttentionScore", 1) == {(2, 32, 32)}
+    assert shapes(report, "RotaryPositionEmbedding") == {(2, 32, 2, 32), (2, 32, 1, 32)}
+    weights = {(128, 128), (128, 64), (192, 128), (128, 96)}
+    assert shapes(report, "MatMul", 1) >= weights
+    assert report["counts"]["AllReduce"] >= 2 * SMALL["num_layers"]
+    assert shapes(report, "Adam") >= weights
+    assert_strategy(tmp_path, SMALL, data_parallel=4, model_parallel=2)
