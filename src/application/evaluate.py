@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from attrs import frozen
 
+from glm3.application.dealt_work import deal_out
 from glm3.domain.decoding import generate
 from glm3.domain.errors import BackendError, InvalidInputError
 from glm3.domain.generation import GenerationConfig
+from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.model import LanguageModel, SupportsForward
 from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.domain.training.encoding import IGNORE, EncodedRow, PairEncoder
@@ -71,8 +73,12 @@ def evaluate(
     tokenizer: Tokenizer,
     score_texts: ScoreTexts,
     progress: Callable[[int, int], None] | None = None,
+    communicator: Communicator | None = None,
 ) -> Evaluation:
     """Score a model; ``progress`` is told how many of how many rows are done.
+
+    With a ``communicator`` its ranks share the batches out; each returns the whole, which is the same for any
+    number of them.
 
     Raises:
         InvalidInputError: there are no rows.
@@ -87,9 +93,9 @@ def evaluate(
     references = tuple(row.target for row in request.rows)
     if request.with_perplexity:
         encoded = [request.encoder.encode(row) for row in request.rows]
-        scores |= perplexity(encoded, model, request.batch_size)
+        scores |= perplexity(encoded, model, request.batch_size, communicator)
     if request.with_generation:
-        predictions = tuple(_answers(request, model, tokenizer, progress))
+        predictions = tuple(_answers(request, model, tokenizer, progress, communicator))
         scores |= score_texts(predictions, references)
     return Evaluation(
         scores=scores,
@@ -102,7 +108,12 @@ def evaluate(
     )
 
 
-def perplexity(rows: Sequence[EncodedRow], model: LanguageModel, batch_size: int) -> dict[str, float]:
+def perplexity(
+    rows: Sequence[EncodedRow],
+    model: LanguageModel,
+    batch_size: int,
+    communicator: Communicator | None = None,
+) -> dict[str, float]:
     """Return the mean cross-entropy over all supervised tokens, as ``loss``, and its exponential.
 
     Raises:
@@ -111,21 +122,25 @@ def perplexity(rows: Sequence[EncodedRow], model: LanguageModel, batch_size: int
     """
     if not isinstance(model, SupportsForward):
         raise BackendError("this backend cannot score whole sequences, so it has no perplexity")
-    total, tokens = 0.0, 0
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
+    forward = model.forward
+
+    def measure(_: int, batch: Sequence[EncodedRow]) -> tuple[float, int]:
         length = max(row.length for row in batch)
         ids = np.stack([row.input_ids[:length] for row in batch]).astype(np.int64)
         targets = np.stack([row.targets[:length] for row in batch])
         learned = targets != IGNORE
-        scores = model.forward(ids)[learned]
+        scores = forward(ids)[learned]
         highest = scores.max(axis=-1, keepdims=True)
         normalizers = np.log(np.exp(scores - highest).sum(axis=-1, dtype=np.float64)) + highest[:, 0]
-        total += float((normalizers - scores[np.arange(len(scores)), targets[learned]]).sum())
-        tokens += len(scores)
+        losses = normalizers - scores[np.arange(len(scores)), targets[learned]]
+        return float(losses.sum()), len(scores)
+
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    measured = deal_out(communicator, batches, measure)
+    tokens = sum(count for _, count in measured)
     if not tokens:
         raise InvalidInputError("no token is supervised", expected="an answer in at least one row")
-    loss = total / tokens
+    loss = sum(total for total, _ in measured) / tokens
     return {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
 
 
@@ -134,15 +149,22 @@ def _answers(
     model: LanguageModel,
     tokenizer: Tokenizer,
     progress: Callable[[int, int], None] | None,
+    communicator: Communicator | None,
 ) -> list[str]:
     options = GenerationConfig(max_new_tokens=request.max_new_tokens).for_vocabulary(tokenizer.special_tokens)
     prompts = [request.encoder.prompt(row.source) for row in request.rows]
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    size = request.batch_size
+
+    def answer(number: int, batch: Sequence[int]) -> list[str]:
+        results = generate(model, [prompts[index] for index in batch], options)
+        if progress is not None:  # of other ranks, that they keep pace
+            progress(number * size + len(batch), len(order))
+        return [tokenizer.decode(result.new_ids, skip_special_tokens=True).strip() for result in results]
+
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
     texts = [""] * len(prompts)
-    for start in range(0, len(order), request.batch_size):
-        batch = order[start : start + request.batch_size]
-        for index, result in zip(batch, generate(model, [prompts[i] for i in batch], options), strict=True):
-            texts[index] = tokenizer.decode(result.new_ids, skip_special_tokens=True).strip()
-        if progress is not None:
-            progress(start + len(batch), len(order))
+    for batch, answers in zip(batches, deal_out(communicator, batches, answer), strict=True):
+        for index, text in zip(batch, answers, strict=True):
+            texts[index] = text
     return texts

@@ -15,6 +15,7 @@ from glm3.application.training_loop import EvaluationPolicy
 from glm3.domain.errors import ConfigError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.ports.backend import LoadOptions
+from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.model import LanguageModel, SupportsForward
 from glm3.domain.ports.strategy_store import StrategyStore
 from glm3.domain.ports.tokenizer import Tokenizer
@@ -108,12 +109,13 @@ def _with_vocabulary(config: RunConfig, dataset: DatasetConfig) -> RunConfig:
 
 @frozen(kw_only=True)
 class EvaluateService:
-    """Evaluate the model of a run on the rows of its ``eval_dataset``."""
+    """Evaluate the model of a run on the rows of its ``eval_dataset``, which the ranks of a job share out."""
 
     models: ModelLoader
     strategies: StrategyStore
     open_pairs: OpenPairs
     score_texts: ScoreTexts
+    communicator: Communicator
 
     def run(
         self,
@@ -134,7 +136,9 @@ class EvaluateService:
         dataset = config.eval_dataset
         assert dataset is not None  # noqa: S101  # check_for saw to it
         named = _with_vocabulary(config, dataset)
-        source = predict_source(named, self.models.sources, self.models.stores, self.strategies, download)
+        source = predict_source(
+            named, self.models.sources, self.models.stores, self.strategies, download, self.communicator
+        )
         tokenizer = self.models.tokenizer_of(source)
         require_vocabulary(tokenizer, source.config, source.tokenizer)
         request = evaluation_request(config, tokenizer, self.open_pairs, layout=layout, strict=strict)
@@ -142,4 +146,4 @@ class EvaluateService:
         model = self.models.model_of(evolve(source, config=network), LoadOptions(seed=config.seed))
         if not isinstance(model, SupportsForward):
             request = evolve(request, with_perplexity=False)
-        return evaluate(request, model, tokenizer, self.score_texts, progress)
+        return evaluate(request, model, tokenizer, self.score_texts, progress, self.communicator)

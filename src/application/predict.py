@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from attrs import evolve, field, frozen
 
+from glm3.application.dealt_work import deal_out
 from glm3.domain.conversation import Reply
 from glm3.domain.decoding import generate
 from glm3.domain.errors import UsageError
 from glm3.domain.generation import GenerationConfig
+from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.model import LanguageModel
 from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.domain.prompt import PromptBuilder
 from glm3.domain.response import parse_response
 from glm3.domain.template import parse_prompt
 
-__all__ = ["PredictRequest", "Prediction", "predict"]
+__all__ = ["PredictRequest", "Prediction", "predict", "predict_together"]
 
 
 def _as_texts(texts: Iterable[str]) -> tuple[str, ...]:
@@ -68,6 +71,31 @@ def predict(
     builder = PromptBuilder(tokenizer)
     prompts = [builder.build(parse_prompt(text)) for text in request.prompts]
     return _predict(request, model, tokenizer, prompts, progress)
+
+
+def predict_together(
+    request: PredictRequest,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    communicator: Communicator,
+    tell: Callable[[Prediction], Any],
+) -> list[Any]:
+    """Return what ``tell`` says of each prediction, in order, on every rank; ranks share the batches out.
+
+    ``tell`` gives plain values, as JSON has them.
+
+    Raises:
+        UsageError, ConversationError, ContextLengthError: as :func:`predict`.
+        CommunicationError: a rank ended, or did not come in time.
+    """
+    predict(request, model, tokenizer)  # refuses on every rank what it would refuse on one
+
+    def answer(_: int, prompts: tuple[str, ...]) -> list[Any]:
+        return list(map(tell, predict(evolve(request, prompts=prompts), model, tokenizer)))
+
+    size = request.batch_size
+    batches = [request.prompts[start : start + size] for start in range(0, len(request.prompts), size)]
+    return [told for batch in deal_out(communicator, batches, answer) for told in batch]
 
 
 def _predict(

@@ -10,9 +10,11 @@ from attrs import evolve
 from glm3.application.adapted_source import base_name, find_adapter
 from glm3.application.auto_transform import AutoTransform
 from glm3.application.model_source import ModelSource, ModelSources, ReportProgress
+from glm3.application.rank_agreement import RankAgreement
 from glm3.application.run_model import named_weights
 from glm3.domain.errors import ConfigError
 from glm3.domain.ports.checkpoint_store import CheckpointStore
+from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.strategy_store import StrategyStore
 from glm3.domain.run_config import RunConfig
 
@@ -25,10 +27,12 @@ def predict_source(
     stores: Sequence[CheckpointStore],
     strategies: StrategyStore,
     progress: ReportProgress | None = None,
+    communicator: Communicator | None = None,
 ) -> ModelSource:
     """Find the weights of a run, its network, its tokenizer and its adapter; random weights answer nothing.
 
-    The folder or file of an adapter means its base with it. The slices of many ranks are merged first.
+    The folder or file of an adapter means its base with it. The slices of many ranks are merged first: where
+    several ranks answer, by the first of them.
 
     Raises:
         ConfigError: the file names no weights, an adapter whose base is not known, or slices that
@@ -36,7 +40,9 @@ def predict_source(
         CheckpointError: an adapter was trained on other weights.
         Glm3Error: see :meth:`ModelSources.resolve_run`.
     """
-    config = AutoTransform(stores=stores, strategies=strategies).apply(config)
+    agreement = None if communicator is None else RankAgreement(communicator)
+    transform = AutoTransform(stores=stores, strategies=strategies, agreement=agreement)
+    config = transform.apply(config, 0 if communicator is None else communicator.rank)
     key, name = named_weights(config)
     if name is None:
         raise ConfigError(

@@ -113,6 +113,7 @@ class TrainingServices:
             strategies=self.strategies,
             open_pairs=self._rows().pairs,
             score_texts=self._scores(),
+            communicator=self.communicator,
         )
 
     def _rows(self) -> DatasetOpener:

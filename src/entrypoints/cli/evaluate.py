@@ -88,6 +88,8 @@ def run_evaluation(
 ) -> None:
     """Evaluate as a configuration says, print the scores, and write them with every answer.
 
+    The ranks of a job share the rows out, and the first one prints and writes.
+
     Raises:
         Glm3Error: see :meth:`glm3.application.evaluation_setup.EvaluateService.run`.
     """
@@ -97,6 +99,8 @@ def run_evaluation(
     from glm3.entrypoints.cli.progress import counting, progress
 
     service = container(settings).training().evaluation()
+    first = service.communicator.rank == 0
+    quiet = quiet or not first
     with progress("downloading", quiet=quiet) as download, counting("rows answered", quiet=quiet) as count:
         result = service.run(
             config,
@@ -105,6 +109,8 @@ def run_evaluation(
             progress=count,
             download=lambda file, done, total: download(done, total, file),
         )
+    if not first:
+        return
     for text in result.notes:
         note(f"note: {text}")
     path = output or Path(config.output_dir) / RESULT_NAME

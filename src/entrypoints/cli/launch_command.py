@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["CARD_SCRIPT", "RankCommand", "resolve_command"]
 
 CARD_SCRIPT = "run_mindformer.py"
+EVALUATION = "eval"
 
 
 @frozen(kw_only=True)
@@ -67,7 +68,10 @@ def resolve_command(words: Sequence[str], settings: Settings) -> RankCommand:
     name = parameters.get("config") or parameters.get("config_name")
     if not isinstance(name, str):
         return RankCommand(words=(sys.executable, "-m", "glm3", verb, *rest))
-    return _with_config(verb, rest, name, _overrides(parameters, others), settings)
+    overrides = _overrides(parameters, others)
+    if verb == EVALUATION:  # whatever the file is for: data of training need not be there
+        overrides.append(f"run_mode={EVALUATION}")
+    return _with_config(verb, rest, name, overrides, settings)
 
 
 def _with_config(

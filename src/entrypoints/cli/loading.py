@@ -12,6 +12,7 @@ from glm3.entrypoints.cli.settings import Settings
 if TYPE_CHECKING:
     from glm3.application.load_model import LoadedModel
     from glm3.domain.ports.backend import LoadOptions
+    from glm3.domain.ports.communicator import Communicator
     from glm3.domain.run_config import RunConfig
     from glm3.entrypoints.container import Container
 
@@ -48,8 +49,8 @@ def open_model(
         )
 
 
-def open_run(settings: Settings, config: RunConfig) -> LoadedModel:
-    """Load the model that the file of a run describes.
+def open_run(settings: Settings, config: RunConfig, communicator: Communicator | None = None) -> LoadedModel:
+    """Load the model that the file of a run describes, on every rank of a job.
 
     Raises:
         Glm3Error: it cannot be found or loaded.
@@ -66,6 +67,7 @@ def open_run(settings: Settings, config: RunConfig) -> LoadedModel:
             models.stores,
             services.strategies(),
             lambda file, done, total: report(done, total, file),
+            communicator,
         )
     note(f"loading {source.weights} ...")
     tokenizer = models.tokenizer_of(source)

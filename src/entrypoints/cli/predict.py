@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -66,11 +66,11 @@ def predict(
     A prompt may be written out with role markers ([gMASK]sop<|user|> ...); it is then read as a
     conversation and not wrapped again.
     """
-    from glm3.application.predict import PredictRequest
+    from glm3.application.predict import PredictRequest, predict_together
     from glm3.application.predict import predict as answer_prompts
     from glm3.domain.errors import UsageError
     from glm3.domain.generation import GenerationConfig
-    from glm3.entrypoints.cli.loading import open_model
+    from glm3.entrypoints.cli.loading import container, open_model
     from glm3.entrypoints.cli.prompts import prompts_in_file, write_result
 
     if texts and file is None:
@@ -84,23 +84,37 @@ def predict(
     options = GenerationConfig(max_new_tokens=max_new_tokens, lookup=lookup)
     request = PredictRequest(prompts=prompts, options=options, batch_size=batch_size)
     loading = load_options(kernels, dtype, threads, quant, kv_cache)
-    loaded = open_model(settings_of(context), model, loading, adapter=adapter, quiet=quiet)
-    results = _show(answer_prompts(request, loaded.model, loaded.tokenizer), len(prompts), as_json, quiet)
+    settings = settings_of(context)
+    communicator = container(settings).communicator()
+    loaded = open_model(settings, model, loading, adapter=adapter, quiet=quiet)
+    answers: Iterable[tuple[str, dict[str, Any]]]
+    if communicator.world_size == 1:
+        answers = map(_told, answer_prompts(request, loaded.model, loaded.tokenizer))
+    else:  # ranks share the prompts out, and the first one tells the answers
+        answers = predict_together(request, loaded.model, loaded.tokenizer, communicator, _told)
+        if communicator.rank:
+            return
+    full_texts = _show(answers, len(prompts), as_json, quiet)
     if output is not None:
-        write_result(output, [result.full_text for result in results])
+        write_result(output, full_texts)
 
 
-def _show(results: Iterable[Prediction], count: int, as_json: bool, quiet: bool) -> list[Prediction]:
-    from glm3.entrypoints.cli.output import answer, answer_json_line, note
+def _told(result: Prediction) -> tuple[str, dict[str, Any]]:
     from glm3.entrypoints.cli.replies import reply_to_json
 
-    shown = []
-    for result in results:
+    return result.full_text, {"prompt": result.prompt, **reply_to_json(result.reply)}
+
+
+def _show(answers: Iterable[tuple[str, dict[str, Any]]], count: int, as_json: bool, quiet: bool) -> list[str]:
+    from glm3.entrypoints.cli.output import answer, answer_json_line, note
+
+    full_texts = []
+    for full_text, told in answers:
         if as_json:
-            answer_json_line({"prompt": result.prompt, **reply_to_json(result.reply)})
+            answer_json_line(told)
         else:
             if count > 1 and not quiet:
-                note(f"> {result.prompt}")
-            answer(result.reply.text)
-        shown.append(result)
-    return shown
+                note(f"> {told['prompt']}")
+            answer(told["text"])
+        full_texts.append(full_text)
+    return full_texts

@@ -102,17 +102,22 @@ def run(
 
 
 def _predict(settings: Settings, config: RunConfig, prompts: list[str]) -> None:
-    from glm3.application.predict import PredictRequest, predict
-    from glm3.entrypoints.cli.loading import open_run
+    from glm3.application.predict import PredictRequest, predict_together
+    from glm3.entrypoints.cli.loading import container, open_run
     from glm3.entrypoints.cli.prompts import write_result
 
-    loaded = open_run(settings, config)
+    communicator = container(settings).communicator()
+    loaded = open_run(settings, config, communicator)
     request = PredictRequest(
         prompts=prompts,
         options=_generation(loaded.source.config, loaded.tokenizer.special_tokens, config.seed),
         batch_size=config.predict_batch_size,
     )
-    texts = [prediction.full_text for prediction in predict(request, loaded.model, loaded.tokenizer)]
+    texts = predict_together(
+        request, loaded.model, loaded.tokenizer, communicator, lambda prediction: prediction.full_text
+    )
+    if communicator.rank:
+        return  # the first rank tells it
     answer(str(texts))
     path = Path(config.save_file)
     write_result(path, texts)
