@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -261,6 +262,18 @@ def test_the_callers_name_for_a_call_comes_back(plain):
     )
     assert dict(call.initial_metadata())["x-request-id"] not in ("", "no id")
     list(call)
+
+
+def test_nothing_of_a_prompt_is_in_the_log_unless_asked(capsys):
+    for wanted in (False, True):
+        capsys.readouterr()
+        with grpc_serving(replies_model("the answer"), settings=GrpcSettings(log_content=wanted)) as served:
+            ask(served)
+        logged = capsys.readouterr().out
+        assert "answered" in logged
+        assert ("hello" in logged) is wanted
+        said = "".join(re.findall(r"TextDelta\(choice=0, text='([^']*)'", logged))  # in pieces of any size
+        assert ("the answer" in said) is wanted
 
 
 def test_while_the_model_loads_callers_are_told_to_come_again():
