@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format proto tiny-model clean
+.PHONY: help setup demo test test-fast check format proto tiny-model bench clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,11 @@ proto: setup ## generate the Python modules of every .proto file anew
 
 tiny-model: setup ## write the embedded model and its rows anew (35 minutes on two busy cores)
 	$(BIN)/python -m tools.tiny_model
+
+bench: setup ## measure answering with the embedded model, in a minute; benchmarks/ says how to measure others
+	$(BIN)/python benchmarks/inference.py --rounds 5
+	$(BIN)/python benchmarks/inference.py --rounds 5 --quant int4 --section decode --section lookup
+	$(BIN)/python benchmarks/kernels.py --rounds 3 --tokens 1 --tokens 8 --tokens 128
 
 clean: ## remove the environment and every cache
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
