@@ -21,6 +21,7 @@ from glm3.domain.model_config import ModelConfig
 from glm3.domain.parameter_check import compare_parameters
 from glm3.domain.parameters import from_mindspore_name
 from glm3.domain.ports.checkpoint_store import CheckpointReader, CheckpointStore
+from glm3.domain.quantization.rounded_checkpoint import refuse_rounded
 from glm3.domain.recast import recast
 from glm3.domain.tensors import Array, DType, TensorSpec, row_slabs
 
@@ -91,6 +92,7 @@ def convert(
         UsageError: the format is unknown, or the target does not suit it or exists already.
         MissingFileError: the source or a part of it does not exist.
         CheckpointError: the source cannot be read, or the target did not verify.
+        ConfigError: its weights are rounded.
         ParameterMismatchError: the source lacks parameters of its config.json, or has them in other shapes.
         InvalidInputError: a number does not fit the new dtype.
         StorageError: the file system refused.
@@ -104,6 +106,8 @@ def convert(
     with source_store.open(request.source) as reader:
         moves = [_move(spec, target, request.dtype) for spec in reader.tensors.values()]
         specs = [move.target for move in moves]
+        if config is None or config.quantization_bit == 0:
+            refuse_rounded(reader, "converted")
         if config is not None:
             _require_parameters(moves, config, request.source)
         files = dict(request.extra_files)

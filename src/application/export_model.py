@@ -18,6 +18,7 @@ from glm3.domain.parameters import from_mindspore_name, parameter_shapes
 from glm3.domain.ports.checkpoint_store import CheckpointReader, CheckpointStore
 from glm3.domain.ports.model_exporter import ExportableModel, ModelExporter
 from glm3.domain.ports.tokenizer import SupportsPieces, Tokenizer
+from glm3.domain.quantization.rounded_checkpoint import refuse_rounded
 from glm3.domain.tensors import TensorSpec
 
 __all__ = ["ExportRequest", "ExportResult", "export_model"]
@@ -69,6 +70,7 @@ def export_model(
     model = sources.resolve(request.source)
     weights, vocabulary = _require_parts(model, open_tokenizer)
     with find_store(weights, stores).open(weights) as reader:
+        refuse_rounded(reader, "written for other programs")
         names = _require_parameters(reader, model, weights)
         specs = [
             TensorSpec(name, reader.tensors[stored].dtype, reader.tensors[stored].shape)

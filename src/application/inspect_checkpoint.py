@@ -17,6 +17,8 @@ from glm3.domain.parameter_check import (
 )
 from glm3.domain.parameters import IGNORED_SUFFIXES, from_mindspore_name
 from glm3.domain.ports.checkpoint_store import CheckpointReader, CheckpointStore, ListsFiles
+from glm3.domain.quantization.rounded_checkpoint import rounded_checkpoint
+from glm3.domain.quantization.stored import PACKED_KEY
 from glm3.domain.tensors import TensorSpec
 
 __all__ = ["CheckpointReport", "FieldDifference", "FileReport", "inspect_checkpoint"]
@@ -87,14 +89,20 @@ def inspect_checkpoint(path: Path, stores: Sequence[CheckpointStore]) -> Checkpo
     store = find_store(path, stores)
     with store.open(path) as reader:
         tensors, metadata, files = tuple(reader.tensors.values()), dict(reader.metadata), _files(reader)
-    config = config_beside(path)
-    by_name = {from_mindspore_name(spec.name): spec for spec in tensors}
+        config = config_beside(path)
+        rounded = rounded_checkpoint(reader, 0 if config is None else config.quantization_bit)
+    network = tensors if rounded is None else tuple(rounded.tensors.values())
+    if rounded is not None and PACKED_KEY in metadata:
+        metadata[PACKED_KEY] = rounded.scheme.name  # what it says of each matrix is pages long
+    by_name = {from_mindspore_name(spec.name): spec for spec in network}
     implied = implied_config(by_name, config)
     fields: tuple[FieldDifference, ...] = ()
     parameters = None
     if config is not None:
         parameters = compare_parameters({name: spec.shape for name, spec in by_name.items()}, config)
         fields = () if implied is None else _field_differences(config, implied)
+        if rounded is not None:  # what the parameters were before is no longer to be seen
+            fields = tuple(difference for difference in fields if difference.field != "param_init_type")
     return CheckpointReport(
         path=path,
         format=store.format,

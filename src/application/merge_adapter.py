@@ -16,6 +16,7 @@ from glm3.domain.errors import CheckpointError, ConfigError, MissingFileError
 from glm3.domain.parameter_check import require_shapes
 from glm3.domain.parameters import IGNORED_SUFFIXES, from_mindspore_name, is_model_parameter
 from glm3.domain.ports.checkpoint_store import CheckpointReader, CheckpointStore, CheckpointWriter
+from glm3.domain.quantization.rounded_checkpoint import refuse_rounded
 from glm3.domain.tensors import Array, TensorSpec, from_float32, to_float32
 from glm3.domain.training.lora import (
     LoRAConfig,
@@ -87,6 +88,8 @@ def merge_adapter(
         adapter_shapes(source.config, lora),
         request.adapter,
     )
+    with find_store(source.weights, stores).open(source.weights) as reader:
+        refuse_rounded(reader, "merged with an adapter")
     modules = adapted_modules(source.config, lora)
     adapted = _AdaptedStore(
         find_store(source.weights, stores), adapter.parameters, lora.scale, frozenset(modules)

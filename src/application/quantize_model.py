@@ -19,7 +19,7 @@ from glm3.application.model_source import ModelSource, ModelSources, ReportProgr
 from glm3.application.rounding_error import RoundingErrors
 from glm3.application.training_result import hugging_face_files
 from glm3.domain.atomic_write import publish, staging_folder, write_durably
-from glm3.domain.errors import ConfigError, MissingFileError, UsageError, raise_faults
+from glm3.domain.errors import ConfigError, MissingFileError, UsageError
 from glm3.domain.parameter_check import require_fit
 from glm3.domain.parameters import (
     EMBEDDING,
@@ -209,23 +209,21 @@ def _require_plain(reader: CheckpointReader, model: ModelSource, path: Path) -> 
 def _require_forms(request: QuantizationRequest, stored: Mapping[str, TensorSpec]) -> dict[str, MatrixForm]:
     """Return how each matrix is stored, and refuse groups that would be padded."""
     forms: dict[str, MatrixForm] = {}
-    faults: list[ConfigError] = []
+    padded: list[str] = []
     for name, spec in stored.items():
         scheme = request.scheme_of(name) if len(spec.shape) == 2 else None
         if scheme is None:
             continue
         forms[name] = MatrixForm(scheme, (spec.shape[0], spec.shape[1]))
         if scheme.group is not None and spec.shape[1] % scheme.group:
-            faults.append(
-                ConfigError(
-                    "the group does not divide the inputs",
-                    field=name,
-                    expected=f"a multiple of {scheme.group} inputs",
-                    found=spec.shape[1],
-                    hint="take a smaller group, or one scale a channel",
-                )
-            )
-    raise_faults(f"{len(faults)} matrices are not whole groups", faults)
+            padded.append(f"{name} has {spec.shape[1]} inputs, in groups of {scheme.group}")
+    if padded:
+        raise ConfigError(
+            "the group does not divide the inputs of every matrix",
+            field="group",
+            found="; ".join(padded[:3]) + (f"; and {len(padded) - 3} more" if len(padded) > 3 else ""),
+            hint="take a smaller group, or one scale a channel (int4-channel, int8-channel)",
+        )
     return forms
 
 

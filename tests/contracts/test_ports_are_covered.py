@@ -19,6 +19,7 @@ from glm3.domain.ports.dataset import RowFile
 from glm3.domain.ports.device_network import DeviceNetwork
 from glm3.domain.ports.model import LanguageModel
 from glm3.domain.ports.process_runner import ProcessRunner
+from glm3.domain.ports.quantizer import Quantizer
 from glm3.domain.ports.strategy_store import StrategyStore
 from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.domain.ports.training import Trainer
@@ -28,6 +29,7 @@ CONTRACTS = {
     DeviceNetwork: "test_device_network_contract",
     LanguageModel: "test_model_contract",
     ProcessRunner: "test_process_runner_contract",
+    Quantizer: "test_quantizer_contract",
     RowFile: "test_row_reader_contract",
     StrategyStore: "test_strategy_store_contract",
     Tokenizer: "test_tokenizer_contract",
