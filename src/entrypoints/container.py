@@ -24,6 +24,7 @@ from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.device_network import DeviceNetwork
 from glm3.domain.ports.downloader import Downloader
+from glm3.domain.ports.graph_exporter import GraphExporter
 from glm3.domain.ports.host import Host
 from glm3.domain.ports.kernel_cache import KernelCache
 from glm3.domain.ports.model_catalog import ModelCatalog
@@ -145,6 +146,9 @@ class Container(containers.DeclarativeContainer):
     )
     gguf_exporter: providers.Provider[ModelExporter] = providers.Factory(
         lazy("glm3.adapters.gguf.exporter:GgufExporter")
+    )
+    graph_exporter: providers.Provider[GraphExporter] = providers.Factory(
+        lazy("glm3.adapters.mindspore.export.exporter:MindirExporter")
     )
     backend: providers.Provider[ModelBackend] = providers.Factory(
         find_backend, config.backend, config.cache_folder

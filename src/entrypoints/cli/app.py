@@ -21,6 +21,7 @@ from glm3.entrypoints.cli import (
     demo,
     doctor,
     evaluate,
+    export,
     finetune,
     hccl,
     inspection,
@@ -90,6 +91,7 @@ app.command("serve", cls=Command, epilog=serve.EPILOG)(serve.serve)
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
 app.add_typer(kernels.app, name="kernels")
+app.add_typer(export.app, name="export")
 app.add_typer(hccl.app, name="hccl")
 
 # Global options are also accepted behind the command, where people tend to write them.
