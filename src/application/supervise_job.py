@@ -8,6 +8,7 @@ from collections.abc import Callable
 from attrs import define, field
 
 from glm3.domain.launching.job import Failure, Job, JobResult, Patience
+from glm3.domain.launching.runtime_lines import is_runtime_talk
 from glm3.domain.ports.process_runner import LineRead, Order, ProcessEnded, ProcessRunner, ProcessSpec
 
 __all__ = ["JobSupervisor"]
@@ -87,7 +88,8 @@ class JobSupervisor:
             event = self.runner.next_event(self._seconds_left())
             if isinstance(event, LineRead):
                 self._heard_at = self.clock()
-                self._tails[event.name].append(event.text)
+                if not is_runtime_talk(event.text):
+                    self._tails[event.name].append(event.text)
                 self.show(event.name, event.text)
             elif isinstance(event, ProcessEnded):
                 self._take_leave(event)

@@ -63,6 +63,16 @@ def test_one_failure_ends_the_others_and_is_the_one_told():
     assert result.ending_seconds == 10
 
 
+def test_what_mindspore_says_while_it_leaves_does_not_push_the_cause_out_of_the_end_of_a_log():
+    talk = "[INFO] DISTRIBUTED(7,7f64a19b6c0,python):2026-01-02-03:04:05.006.007 [tcp.cc:3] Start] success!"
+    loss = "[ERROR] DISTRIBUTED(7,7f64a19b6c0,python):2026-01-02-03:04:05.006.007 [node.cc:3] Lost]"
+    run = Run({"a": Script(lines=("the cause", loss, *[talk] * 30), code=7, after=1)})
+    result = run.result()
+    assert result.failure is not None
+    assert result.failure.tail == ("the cause", loss)
+    assert len(run.shown) == 32
+
+
 def test_a_dead_scheduler_ends_the_job():
     run = Run({"a": FOREVER, "scheduler": Script(code=1, after=3)})
     result = run.result()
