@@ -20,6 +20,7 @@ from glm3.domain.ports.strategy_store import StrategyStore
 from glm3.domain.positional_io import storage_errors
 from glm3.domain.rank_files import find_rank_files, rank_folder, rank_of_folder
 from glm3.domain.run_config import RunConfig
+from glm3.domain.training.setup import network_cut
 
 __all__ = ["AutoTransform"]
 
@@ -59,7 +60,9 @@ class AutoTransform:
         strategy = self._strategy(config, source)
         if strategy is None or not _is_cut(strategy):
             return config if world_size > 1 or config.resume_training else _complete(config, source)
-        if config.resume_training and _is_part_of(source, rank, world_size):
+        cut = network_cut(config, world_size)
+        ways = 1 if cut is None else cut.model_parallel
+        if config.resume_training and _is_part_of(source, rank, world_size, ways):
             return config
         if not config.auto_trans_ckpt:
             raise ConfigError(
@@ -126,7 +129,7 @@ class AutoTransform:
         """Let a run that goes on from the result know what its first part began with."""
         record = RunRecord.read(source / rank_folder(0))
         if record is not None:
-            evolve(record, rank=0, sharing=None).write(folder)
+            evolve(record, rank=0, sharing=None, model_parallel=1).write(folder)
 
 
 def _mark(target: Path, how: str, text: str) -> None:
@@ -147,9 +150,10 @@ def _is_cut(strategy: JobStrategy) -> bool:
     )
 
 
-def _is_part_of(source: Path, rank: int, world_size: int) -> bool:
+def _is_part_of(source: Path, rank: int, world_size: int, ways: int) -> bool:
     record = RunRecord.read(source / rank_folder(rank))
-    return record is not None and (record.rank, record.sharing) == (rank, world_size)
+    own = (rank, world_size, ways)
+    return record is not None and (record.rank, record.sharing, record.model_parallel) == own
 
 
 def _complete(config: RunConfig, source: Path) -> RunConfig:

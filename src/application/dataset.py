@@ -11,7 +11,7 @@ from glm3.application.encode_rows import ReportRows
 from glm3.application.encoded_cache import RowEncoding
 from glm3.application.encoded_rows import EncodedRows, RowTally
 from glm3.application.row_sources import Pairs, RowsRequest
-from glm3.domain.errors import ConfigError, InvalidInputError, MultipleFaultsError, UsageError
+from glm3.domain.errors import InvalidInputError, MultipleFaultsError, UsageError
 from glm3.domain.ports.training import MicroBatch
 from glm3.domain.run_config.data import DatasetConfig
 from glm3.domain.training.encoding import PairLayout
@@ -95,12 +95,12 @@ class DatasetOpener:
             MissingFileError, UsageError: there is no such file.
             InvalidInputError: no row is usable, or too few for one batch; or, as MultipleFaultsError with the
                 first of them, ``strict`` and a row that would be left out.
-            ConfigError: ranks that share their rows with others are more than one, but not all.
+            ConfigError: the shares are not for groups of as many ranks each.
         """
         dataset = request.dataset
         path = find_rows(dataset.data_loader.dataset_dir or "", self.builtin)
         layout = RowLayout.of(dataset, self.layout)
-        rank, ranks = _data_rank(request)
+        rank, ranks = request.share
         rows = self.encoding.open(
             path,
             layout,
@@ -150,21 +150,6 @@ class DatasetOpener:
         tally.rows = len(pairs)
         _judge(tally, path, strict=strict)
         return Pairs(pairs, _notes(tally, path))
-
-
-def _data_rank(request: RowsRequest) -> tuple[int, int]:
-    """Return which share of the rows this rank takes, and how many shares there are."""
-    shares = request.batch.data_ranks
-    if shares == request.world_size:
-        return request.rank, shares
-    if shares == 1:
-        return 0, 1
-    raise ConfigError(
-        "rows are dealt to all ranks or to one group of them",
-        field="parallel_config.data_parallel",
-        expected=f"1 or {request.world_size}",
-        found=shares,
-    )
 
 
 def _judge(tally: RowTally, path: Path, *, strict: bool) -> None:

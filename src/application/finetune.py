@@ -17,7 +17,7 @@ from glm3.application.model_source import TOKENIZER_NAME
 from glm3.application.rank_agreement import RankAgreement
 from glm3.application.training_loop import LoopResult, TrainingLoop
 from glm3.application.training_preparation import PreparedRun, TrainingPreparation
-from glm3.application.training_result import hugging_face_files, write_model_folder
+from glm3.application.training_result import hugging_face_files, take_part, write_model_folder
 from glm3.application.training_start import RunRecord
 from glm3.domain.errors import BackendError
 from glm3.domain.model_config import ModelConfig
@@ -26,7 +26,7 @@ from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.model import LanguageModel
 from glm3.domain.ports.run_journal import RunJournal
 from glm3.domain.ports.strategy_store import StrategyStore
-from glm3.domain.ports.training import SupportsTraining, Trainer
+from glm3.domain.ports.training import SupportsShares, SupportsTraining, Trainer
 from glm3.domain.run_config import RunConfig
 from glm3.domain.training.checkpoint_names import LAST, CheckpointName
 from glm3.domain.training.job_cut import job_cut
@@ -197,7 +197,10 @@ class FinetuneService:
     def _record_cut(self, run: PreparedRun) -> None:
         """Write what the checkpoints do not say: what they build on, and what they are parts of."""
         rank, network = self.communicator.rank, run.start.config
-        record = RunRecord(base=run.start.base, data=run.data, rank=rank, sharing=run.sharing)
+        ways = 1 if run.options.cut is None else run.options.cut.model_parallel
+        record = RunRecord(
+            base=run.start.base, data=run.data, rank=rank, sharing=run.sharing, model_parallel=ways
+        )
         record.write(run.tree.checkpoint)
         if run.options.cut is None:
             return
@@ -244,6 +247,8 @@ class FinetuneService:
             folder = run.tree.result(kind, named.run if named else 0)
             if self.communicator.rank == 0:
                 journal.record(self._write_result(run, trainer, folder, loop.steps_done))
+            elif run.shares_network and isinstance(trainer, SupportsShares):
+                take_part(trainer.complete_parameters())
             command = f"glm3 chat -m {folder}"
         return FinetuneReport(
             loop=loop,
@@ -256,7 +261,11 @@ class FinetuneService:
         )
 
     def _write_result(self, run: PreparedRun, trainer: Trainer, folder: Path, step: int) -> CheckpointSaved:
-        stores, parameters = self.preparation.stores, trainer.parameters()
+        stores = self.preparation.stores
+        if run.shares_network and isinstance(trainer, SupportsShares):
+            parameters = trainer.complete_parameters()
+        else:
+            parameters = trainer.parameters()
         if run.adapter is not None:
             base = BaseIdentity.of(run.start.base, run.start.weights)
             return write_adapter(folder, parameters, run.adapter, base, stores, step)

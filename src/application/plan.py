@@ -10,6 +10,7 @@ from glm3.application.adapted_source import base_name, find_adapter
 from glm3.application.checkpoint_stores import config_beside
 from glm3.application.model_source import ModelSources
 from glm3.domain.host import HostFacts
+from glm3.domain.layout.tensor_parallel import TensorParallel
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.parameters import parameter_shapes
 from glm3.domain.ports.checkpoint_store import CheckpointStore
@@ -20,7 +21,6 @@ from glm3.domain.training.batch_plan import BatchPlan
 from glm3.domain.training.memory_plan import DEVICE, HOST, MemoryPlan, plan_memory
 from glm3.domain.training.prefix import PrefixConfig
 from glm3.domain.training.setup import adapter_config, network_cut, train_options
-from glm3.domain.training.shares import shared_rows
 
 __all__ = ["memory_plan", "network_of", "plan_run"]
 
@@ -81,7 +81,7 @@ def memory_plan(config: RunConfig, network: ModelConfig, facts: HostFacts, world
     else:
         available = facts.memory_available
     return plan_memory(
-        network,
+        _own_part(config, network, world_size),
         train_options(config),
         rows=batch.rows_per_pass,
         seq_length=_row_length(config, network),
@@ -107,4 +107,18 @@ def _shared_count(
         return 0
     shapes = parameter_shapes(network) if adapter is None else trained_shapes(network, adapter)
     itemsize = network.param_init_type.itemsize if adapter is None else DType.FLOAT32.itemsize
-    return sum(prod(shapes[name]) for name in shared_rows(cut, shapes, dict.fromkeys(shapes, itemsize), 0))
+    layouts = {name: cut.layout(name, shape, itemsize) for name, shape in shapes.items()}
+    return sum(
+        prod(layout.slice_shape(shapes[name])) * layout.optimizer_shards
+        for name, layout in layouts.items()
+        if layout.optimizer_shards > 1
+    )
+
+
+def _own_part(config: RunConfig, network: ModelConfig, world_size: int) -> ModelConfig:
+    """Return what one rank has of a network; where the embedding is whole, the head is counted so too."""
+    cut = network_cut(config, world_size)
+    if cut is None or cut.model_parallel == 1:
+        return network
+    own = TensorParallel(network, cut.model_parallel, cut.vocab_emb_dp).own_config
+    return own.evolve(padded_vocab_size=network.padded_vocab_size) if cut.vocab_emb_dp else own

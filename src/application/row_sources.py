@@ -7,6 +7,7 @@ from typing import Protocol
 
 from attrs import frozen
 
+from glm3.domain.errors import ConfigError
 from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.domain.ports.training import MicroBatch
 from glm3.domain.run_config.data import DatasetConfig
@@ -48,6 +49,24 @@ class RowsRequest:
     rank: int = 0
     world_size: int = 1
     strict: bool = False
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which share of the rows this rank takes, and how many there are: ranks side by side take the same.
+
+        Raises:
+            ConfigError: the shares are not for groups of as many ranks each.
+        """
+        shares = self.batch.data_ranks
+        together, left_over = divmod(self.world_size, shares)
+        if left_over or not together:
+            raise ConfigError(
+                "rows are dealt to groups of as many ranks each",
+                field="parallel_config.data_parallel",
+                expected=f"a divisor of {self.world_size}",
+                found=shares,
+            )
+        return self.rank // together, shares
 
 
 class OpenRows(Protocol):

@@ -29,7 +29,7 @@ from glm3.application.training_checks import (
     require_weights,
 )
 from glm3.application.training_loop import EvaluationPolicy
-from glm3.application.training_start import TrainingStart, find_start
+from glm3.application.training_start import TrainingStart, find_start, require_same_ways
 from glm3.domain.errors import ConfigError, MissingFileError
 from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.ports.communicator import Communicator
@@ -41,12 +41,12 @@ from glm3.domain.run_config import RunConfig, check_for
 from glm3.domain.run_config.data import DatasetConfig
 from glm3.domain.training.adapters import AdapterConfig
 from glm3.domain.training.batch_plan import BatchPlan
+from glm3.domain.training.cut_checks import require_trainable
 from glm3.domain.training.memory_plan import MemoryPlan, parameter_count
 from glm3.domain.training.options import TrainOptions
 from glm3.domain.training.output_tree import OutputTree
 from glm3.domain.training.schedules import LearningRateSchedule
 from glm3.domain.training.setup import adapter_config, learning_rate_schedule, network_cut, train_options
-from glm3.domain.training.shares import require_plain
 
 __all__ = ["PreparedRun", "TrainingPreparation"]
 
@@ -55,8 +55,8 @@ __all__ = ["PreparedRun", "TrainingPreparation"]
 class PreparedRun:
     """A run of which everything is known but the weights' numbers.
 
-    ``sharing`` is the number of ranks that share the optimizer and store parts of checkpoints, None where
-    each stores everything.
+    ``sharing`` is the number of ranks that share the optimizer or the network and store parts of
+    checkpoints, None where each stores everything.
     """
 
     tree: OutputTree
@@ -77,6 +77,11 @@ class PreparedRun:
     sharing: int | None = None
     evaluation: EvaluateRequest | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def shares_network(self) -> bool:
+        """Whether ranks share the network's matrices, so that none has all of it."""
+        return self.options.cut is not None and self.options.cut.model_parallel > 1
 
     def facts(self) -> list[str]:
         """Tell what is about to happen."""
@@ -134,10 +139,13 @@ class TrainingPreparation:
         config = transform.apply(config, self.communicator.rank, world_size)
         start = find_start(config, self.sources, self.stores, tree, agreement)
         cut = network_cut(config, world_size)
+        sharing = None
         if cut is not None:
-            require_plain(cut, world_size)
-        sharing = world_size if cut is not None and cut.optimizer_parallel else None
+            adapted = config.model.pet_config is not None
+            require_trainable(cut, world_size, start.config, adapted=adapted, evaluated=config.do_eval)
+            sharing = world_size if cut.optimizer_parallel or cut.model_parallel > 1 else None
         require_same_sharing(start, self.communicator.rank, sharing)
+        require_same_ways(start, cut)
         tokenizer_path, tokenizer = self._tokenizer(dataset, start)
         require_weights(start, self.stores)
         batch = BatchPlan.of(config, world_size)

@@ -18,7 +18,7 @@ from glm3.domain.tensors import Array
 from glm3.domain.training.run_events import CheckpointSaved
 from glm3.domain.training.run_state import spec_of
 
-__all__ = ["hugging_face_files", "write_model_folder"]
+__all__ = ["hugging_face_files", "take_part", "write_model_folder"]
 
 
 def hugging_face_files(config: ModelConfig, tokenizer: Path | None) -> dict[str, bytes]:
@@ -53,3 +53,10 @@ def write_model_folder(
             write_durably(made / name, content)
         publish(made, folder)
     return CheckpointSaved(step=step, path=folder, nbytes=nbytes, seconds=time.monotonic() - begun)
+
+
+def take_part(parameters: Mapping[str, Array]) -> None:
+    """Look parameters up as :func:`write_model_folder` does on another rank, where all make them together."""
+    for _ in ("what they are", "what they hold"):
+        for name in parameters:
+            parameters[name]

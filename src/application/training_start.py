@@ -17,6 +17,7 @@ from glm3.application.model_source import TOKENIZER_NAME, ModelSources
 from glm3.application.rank_agreement import RankAgreement
 from glm3.domain.atomic_write import staged_file, write_durably
 from glm3.domain.errors import CheckpointError, ConfigError, MissingFileError
+from glm3.domain.layout.network_cut import NetworkCut
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.rank_files import rank_folder
@@ -25,7 +26,7 @@ from glm3.domain.training.checkpoint_names import BEST, LAST, CheckpointName, in
 from glm3.domain.training.output_tree import OutputTree
 from glm3.domain.training.run_state import RunState
 
-__all__ = ["RUN_RECORD", "RunRecord", "TrainingStart", "checkpoint_at", "find_start"]
+__all__ = ["RUN_RECORD", "RunRecord", "TrainingStart", "checkpoint_at", "find_start", "require_same_ways"]
 
 RUN_RECORD = "run.json"
 """Lies beside a run's checkpoints and says what they build on."""
@@ -37,13 +38,14 @@ class RunRecord:
 
     ``base`` is what the run was started from, as the user named it. ``data`` decides which rows a step
     takes: it must be the same when the run goes on. Where ``sharing`` is not None the checkpoints beside the
-    record are rank ``rank``'s parts of those of so many ranks.
+    record are rank ``rank``'s parts of those of so many ranks, of which ``model_parallel`` share each matrix.
     """
 
     base: str | None
     data: Mapping[str, Any] = field(factory=dict)
     rank: int = 0
     sharing: int | None = None
+    model_parallel: int = 1
 
     def write(self, folder: Path) -> None:
         """Write ``run.json`` into ``folder`` atomically.
@@ -53,7 +55,7 @@ class RunRecord:
         """
         values: dict[str, Any] = {"base": self.base, "data": dict(self.data)}
         if self.sharing is not None:
-            values |= {"rank": self.rank, "sharing": self.sharing}
+            values |= {"rank": self.rank, "sharing": self.sharing, "model_parallel": self.model_parallel}
         content = json.dumps(values, ensure_ascii=False, indent=2)
         with staged_file(folder / RUN_RECORD) as place:
             write_durably(place, f"{content}\n".encode())
@@ -75,6 +77,7 @@ class RunRecord:
                 data=dict(values["data"]),
                 rank=values.get("rank", 0),
                 sharing=values.get("sharing"),
+                model_parallel=values.get("model_parallel", 1),
             )
         except (ValueError, KeyError, TypeError):
             raise CheckpointError("is not what a run writes", path=path, hint="remove it") from None
@@ -153,6 +156,27 @@ def find_start(
 def _weights_of(checkpoint: Path, record: RunRecord | None) -> Path | None:
     """Return where a network's weights are; None if a checkpoint is a part, which is restored with others."""
     return None if record is not None and record.sharing is not None else checkpoint
+
+
+def require_same_ways(start: TrainingStart, cut: NetworkCut | None) -> None:
+    """Check that as many ranks share each matrix as when the parts of a checkpoint were written.
+
+    Raises:
+        ConfigError: more or fewer do; the error says what to do.
+    """
+    record, ways = start.record, 1 if cut is None else cut.model_parallel
+    if start.checkpoint is None or record is None or record.sharing is None:
+        return
+    if record.model_parallel != ways:
+        raise ConfigError(
+            "the checkpoint is a part of matrices that are cut otherwise",
+            path=start.checkpoint,
+            field="parallel_config.model_parallel",
+            expected=record.model_parallel,
+            found=ways,
+            hint="join the parts with glm3 merge, or name the folder of all rank_N folders with "
+            "auto_trans_ckpt: True",
+        )
 
 
 def _last(names: Sequence[CheckpointName]) -> CheckpointName | None:

@@ -88,6 +88,7 @@ class PairRows:
 
 def open_pairs(request: RowsRequest, pairs: Sequence[PairRow] = PAIRS) -> PairRows:
     dataset = request.dataset
+    rank, ranks = request.share
     return PairRows(
         PairEncoder(request.tokenizer, dataset.max_source_length, dataset.max_target_length),
         SamplingOrder(
@@ -96,8 +97,8 @@ def open_pairs(request: RowsRequest, pairs: Sequence[PairRow] = PAIRS) -> PairRo
             seed=dataset.seed,
             shuffle=dataset.data_loader.shuffle,
             drop_remainder=dataset.drop_remainder,
-            rank=request.rank,
-            world_size=request.world_size,
+            rank=rank,
+            world_size=ranks,
         ),
         request.batch.rows_per_pass,
         pairs,

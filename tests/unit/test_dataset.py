@@ -239,12 +239,24 @@ def test_an_unknown_builtin_name_is_answered_with_the_known_ones(tmp_path: Path,
         find_rows(name, folder)
 
 
-def test_ranks_that_share_rows_in_another_way_are_refused(tmp_path: Path) -> None:
-    wanted = RowsRequest(
+def shared_rows(tmp_path: Path, rank: int, world_size: int) -> RowsRequest:
+    return RowsRequest(
         dataset=dataset(written(tmp_path, *GOOD)),
         tokenizer=TOKENIZER,
         batch=BatchPlan(rows_per_pass=1, passes=1, data_ranks=2),
-        world_size=4,
+        rank=rank,
+        world_size=world_size,
     )
+
+
+def test_ranks_that_share_matrices_take_the_same_rows(tmp_path: Path) -> None:
+    taken = [
+        [batch.input_ids.tolist() for batch in opener(tmp_path).training(wanted).micro_batches(0)]
+        for wanted in (shared_rows(tmp_path, rank, 4) for rank in range(4))
+    ]
+    assert taken[0] == taken[1] != taken[2] == taken[3]
+
+
+def test_ranks_that_share_rows_in_another_way_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="data_parallel"):
-        opener(tmp_path).training(wanted)
+        opener(tmp_path).training(shared_rows(tmp_path, 0, 3))

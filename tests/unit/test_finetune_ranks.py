@@ -178,12 +178,6 @@ def test_a_job_of_the_wrong_size_is_refused_on_every_rank(tmp_path, size, change
     assert told in str(caught.value)
 
 
-def test_the_network_itself_is_not_cut(tmp_path):
-    with pytest.raises(ConfigError) as caught:
-        train(tmp_path, 2, parallel_config={"data_parallel": 1, "model_parallel": 2})
-    assert caught.value.field == "parallel_config.model_parallel"
-
-
 def test_evaluation_is_done_once_and_decides_for_all(tmp_path):
     trained = train(tmp_path, 2, do_eval=True, eval_step_interval=2)
     scores = [report.loop.best_score for report, _ in trained]

@@ -57,7 +57,7 @@ def joined(array: np.ndarray, parts) -> np.ndarray:
 
 
 @given(jobs())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_files_hold_what_the_strategy_says_and_lead_back(job):
     """From what is held and updated to files, and from files, or complete arrays, back."""
     config, cut = job
@@ -87,7 +87,7 @@ def test_files_hold_what_the_strategy_says_and_lead_back(job):
 
 
 @given(jobs())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_ranks_update_everything_and_count_the_copies(job):
     config, cut = job
     size, ways = cut.ranks_per_stage, cut.model_parallel
