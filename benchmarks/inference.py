@@ -55,7 +55,7 @@ def decode(bench: Bench) -> Iterator[Record]:
 
 def prefill(bench: Bench) -> Iterator[Record]:
     for tokens in bench.arguments.prompt:
-        peak = bench.roofline.gop_per_s(8 if bench.arguments.quant == "int8" else 4)
+        peak = bench.roofline.gop_per_s(bench.glm3.bits)
         medians, ratios, _ = bench.compare(lambda side, tokens=tokens: side.prefill(tokens))
         operations = 2 * bench.glm3.products * tokens / 1e9
         yield {

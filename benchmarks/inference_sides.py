@@ -20,6 +20,7 @@ from glm3.adapters.mindspore.kernels.compiler import kernel_library
 from glm3.domain.parameters import EMBEDDING
 from glm3.domain.ports.backend import LoadOptions
 from glm3.domain.ports.model import LanguageModel
+from glm3.domain.quantization import PackedWeight
 from glm3.domain.tensors import DType
 from glm3.entrypoints.container import build_container
 from glm3.entrypoints.paths import cache_folder
@@ -91,6 +92,13 @@ class Glm3:
     def read_bytes(self) -> int:
         """What one token reads: all but the embedding's other rows."""
         return self.stored_bytes - _arrays(self.model).get(EMBEDDING, 0)
+
+    @property
+    def bits(self) -> int:
+        """Bits of a level in the dot products that this model's weights take."""
+        weights: dict[str, Any] = getattr(self.model, "_weights", {})
+        packed = (weight for weight in weights.values() if isinstance(weight, PackedWeight))
+        return next((weight.scheme.bits for weight in packed), 8)
 
     @property
     def products(self) -> int:
