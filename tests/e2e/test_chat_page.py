@@ -458,6 +458,10 @@ def test_a_narrow_screen_needs_no_scrolling_sideways(browser):
         check()
         visit.ask_and_wait(wide)
         check()
+        for frame in ("pre", "div.table"):  # these are scrolled themselves
+            assert page.locator(frame).evaluate(
+                "(node) => node.scrollWidth > node.clientWidth && getComputedStyle(node).overflowX === 'auto'"
+            )
         expect(page.locator("#new")).to_be_hidden()
         page.click("#toggle-sidebar")
         expect(page.locator("#new")).to_be_visible()
