@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format proto tiny-model bench clean
+.PHONY: help setup demo test test-slow test-fast check format proto tiny-model bench clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,8 +21,11 @@ $(STAMP): pyproject.toml
 demo: setup ## run the main job on the embedded model
 	$(BIN)/glm3 demo
 
-test: setup ## run all tests
-	$(BIN)/python -m pytest -n 2
+test: setup ## run the tests
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
+
+test-slow: setup ## run the tests that take long: whole trainings, jobs of several processes, the README's commands
+	$(BIN)/python -m pytest -n 2 -m slow
 
 test-fast: setup ## run the tests that need no MindSpore and no long time
 	$(BIN)/python -m pytest -n 2 -m 'not slow' tests/unit tests/contracts

@@ -21,6 +21,8 @@ from support.cli import glm3 as run
 from support.model_folder import make_model_folder
 from support.rank_checkpoints import network, save_ranks, strategy
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:

@@ -20,6 +20,8 @@ from glm3.domain.special_tokens import EOS_ID
 from glm3.entrypoints.container import build_container
 from glm3.entrypoints.paths import resources_folder
 
+pytestmark = pytest.mark.slow
+
 HELD_BACK = [
     json.loads(line)
     for line in Path(__file__).with_name("held_back_adverts.json").read_text("utf-8").splitlines()

@@ -20,6 +20,8 @@ from glm3.domain.ports.training import SupportsLoRA
 from glm3.domain.training.run_events import RunStarted, StepDone
 from support.finetune import OneModel, run_config, service, weights_in
 
+pytestmark = pytest.mark.slow
+
 LORA = {
     "pet_type": "lora",
     "lora_rank": 4,

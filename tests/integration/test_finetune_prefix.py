@@ -27,6 +27,8 @@ from glm3.domain.training.prefix import PREFIX_EMBEDDING, PrefixConfig
 from glm3.domain.training.run_events import RunStarted, StepDone
 from support.finetune import NETWORK, OneModel, run_config, service, weights_in
 
+pytestmark = pytest.mark.slow
+
 PREFIX = {"pet_type": "ptuning2", "pre_seq_len": 4, "dropout_prob": 0.1}
 NO_DROPOUT = {"model__model_config__pet_config": {"pet_type": "ptuning2", "pre_seq_len": 4}}
 PROMPT = np.array([[70, 71, 72, 73, 3, 4]], np.int64)

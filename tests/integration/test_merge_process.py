@@ -22,6 +22,8 @@ from glm3.domain.tensors import DType, TensorSpec
 from support.rank_checkpoints import save_ranks, slice_of
 from support.tensors import bits, load, numbers
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import resource, sys
 from glm3 import merge_checkpoints

@@ -13,6 +13,8 @@ from glm3.domain.training.options import TrainOptions
 from support.models import mindspore_model, tiny_config
 from support.worlds import OneRank, Processes
 
+pytestmark = pytest.mark.slow
+
 CONFIG = tiny_config(num_layers=1)
 STEPS, ROWS, RATE = 3, 4, 1e-2
 
@@ -85,7 +87,6 @@ def alone():
     }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "shared", "passes", "dtype"),
     [
