@@ -87,5 +87,5 @@ def _judge_host_log(host: HostFacts) -> Finding:
         "off",
         "if a run stops with 'Sync stream Failed' or 'exec graph failed', repeat it with "
         "export ASCEND_GLOBAL_EVENT_ENABLE=0 ASCEND_GLOBAL_LOG_LEVEL=2 ASCEND_SLOG_PRINT_TO_STDOUT=1 "
-        "and read the first error",
+        "and read the first error; glm3 doctor --collect-logs logs.tar.gz gathers what there is",
     )

@@ -26,9 +26,11 @@ from glm3.domain.ports.device_network import DeviceNetwork
 from glm3.domain.ports.downloader import Downloader
 from glm3.domain.ports.graph_exporter import GraphExporter
 from glm3.domain.ports.host import Host
+from glm3.domain.ports.host_logs import HostLogs
 from glm3.domain.ports.kernel_cache import KernelCache
 from glm3.domain.ports.model_catalog import ModelCatalog
 from glm3.domain.ports.model_exporter import ModelExporter
+from glm3.domain.ports.operator_test import OperatorTest
 from glm3.domain.ports.process_runner import ProcessRunner
 from glm3.domain.ports.quantizer import Quantizer
 from glm3.domain.ports.run_config_reader import RunConfigReader
@@ -125,6 +127,12 @@ class Container(containers.DeclarativeContainer):
     )
     host: providers.Provider[Host] = providers.Factory(
         lazy("glm3.adapters.host.local:LocalHost"), config.cache_folder, config.download_folder
+    )
+    host_logs: providers.Provider[HostLogs] = providers.Factory(
+        lazy("glm3.adapters.host.ascend_logs:AscendLogs")
+    )
+    operator_test: providers.Provider[OperatorTest] = providers.Factory(
+        lazy("glm3.adapters.mindspore.kernels.ascend.card_test:AscendOperatorTest")
     )
     device_network: providers.Provider[DeviceNetwork] = providers.Factory(
         lazy("glm3.adapters.hccl.device_network:HccnDeviceNetwork")

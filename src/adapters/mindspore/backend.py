@@ -19,13 +19,14 @@ from glm3.domain.ports.checkpoint_store import CheckpointReader
 from glm3.domain.ports.model import LanguageModel
 from glm3.domain.quantization import QuantScheme
 from glm3.domain.quantization.rounded_checkpoint import RoundedCheckpoint, rounded_checkpoint
+from glm3.domain.tensors import DType
 
 if TYPE_CHECKING:
     from glm3.adapters.mindspore.kernels.base import Kernels
 
 __all__ = ["KERNEL_SETS", "MindSporeBackend"]
 
-KERNEL_SETS = ("auto", "cpu", "stock")
+KERNEL_SETS = ("auto", "cpu", "stock", "ascend")
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ class MindSporeBackend:
             raise BackendError(
                 "no such kernel set", expected=", ".join(KERNEL_SETS), found=repr(options.kernels)
             )
+        if options.kernels == "ascend":
+            return self._load_on_ascend(config, weights, options)
         prepare(options.threads)
         rounded = None if weights is None else rounded_checkpoint(weights, config.quantization_bit)
         if rounded is not None:
@@ -73,6 +76,31 @@ class MindSporeBackend:
         else:
             load_weights(network, weights)
         return MindSporeModel(network, options.cache_format)
+
+    def _load_on_ascend(
+        self, config: ModelConfig, weights: CheckpointReader | None, options: LoadOptions
+    ) -> LanguageModel:
+        """Compute with fused operators on a card; half precision is the only one they take."""
+        if options.scheme is not None or options.kv_cache not in (None, "fp16"):
+            raise BackendError(
+                "the Ascend kernels take neither rounded weights nor another cache than fp16",
+                hint="leave --quant and --kv-cache out",
+            )
+        prepare(options.threads, "Ascend")
+        from glm3.adapters.mindspore.ascend_model import AscendModel
+        from glm3.adapters.mindspore.kernels.ascend.selection import ascend_kernels
+        from glm3.adapters.mindspore.loading import load_weights
+        from glm3.adapters.mindspore.network import ChatGLMNetwork
+
+        if weights is not None:
+            weights = rounded_checkpoint(weights, config.quantization_bit) or weights
+        dtype = DType.FLOAT16 if options.dtype is DType.FLOAT32 else options.dtype
+        network = ChatGLMNetwork(config, ascend_kernels(config, dtype, warn=_warn_once), dtype)
+        if weights is None:
+            network.initialize(options.seed)
+        else:
+            load_weights(network, weights)
+        return AscendModel(network)
 
     def _load_rounded(
         self,

@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from glm3.domain.errors import BackendError
+
 __all__ = ["graph_mode", "prepare"]
 
-_prepared = False
+_prepared: str | None = None
 
 _ENVIRONMENT = {
     "GLOG_v": "3",  # errors only; level 1 prints hundreds of lines
@@ -18,27 +20,51 @@ _ENVIRONMENT = {
 }
 
 
-def prepare(threads: int | None = None) -> None:
-    """Import MindSpore and set it up for the CPU; what the user has set in the environment stays.
+_ASCEND_ENVIRONMENT = {
+    # Both are what the model card exports before inference: operators of a graph are launched one by one,
+    # and attention over blocks uses the kernels that know them.
+    "GRAPH_OP_RUN": "1",
+    "MS_ENABLE_INTERNAL_KERNELS": "on",
+}
+
+
+def prepare(threads: int | None = None, target: str = "CPU") -> None:
+    """Import MindSpore and set it up for ``CPU`` or ``Ascend``; what the environment says already stays.
 
     ``threads`` limits the worker threads; by default MindSpore takes all cores. The first call decides:
-    MindSpore does not let a running process change its mind, so later calls do nothing.
+    MindSpore does not let a running process change its mind, so later calls for the same device do nothing.
+
+    Raises:
+        BackendError: MindSpore cannot use the device, or this process uses another one.
     """
     global _prepared
-    if _prepared:
+    if _prepared is not None:
+        if _prepared != target:
+            raise BackendError("this process uses another device", expected=target, found=_prepared)
         return
-    _prepared = True
-    for name, value in _ENVIRONMENT.items():
+    _prepared = target
+    environment = _ENVIRONMENT if target == "CPU" else {**_ENVIRONMENT, **_ASCEND_ENVIRONMENT}
+    for name, value in environment.items():
         os.environ.setdefault(name, value)
     if threads is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     import mindspore
 
-    mindspore.set_device("CPU")
+    try:
+        mindspore.set_device(target)
+    except (RuntimeError, ValueError) as error:
+        _prepared = None
+        raise BackendError(
+            f"MindSpore cannot use {target}",
+            found=str(error).strip().splitlines()[0],
+            hint="glm3 doctor says what is missing",
+        ) from error
+    mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
+    if target != "CPU":
+        return
     # Custom operators start their threads outside MindSpore's own queue: without blocking launches the
     # next operator may read a result before it is there.
     mindspore.runtime.launch_blocking()
-    mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
     if threads is not None:
         mindspore.runtime.dispatch_threads_num(threads)
 
@@ -46,7 +72,7 @@ def prepare(threads: int | None = None) -> None:
 @contextmanager
 def graph_mode() -> Iterator[None]:
     """Compile the cells called inside the block as whole graphs: twice as fast for a training step."""
-    prepare()
+    prepare(target=_prepared or "CPU")
     import mindspore
 
     before = mindspore.get_context("mode")

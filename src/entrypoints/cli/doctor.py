@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import textwrap
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +25,8 @@ Examples:
   glm3 doctor
   glm3 doctor --quick            without starting MindSpore
   glm3 doctor --json > doctor.json   for a bug report
+  glm3 doctor --ascend           on a machine with a card: every fused operator beside the plain one
+  glm3 doctor --collect-logs logs.tar.gz   after "Sync stream failed" or "exec graph failed"
 """
 COLOURS = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
 
@@ -30,27 +34,51 @@ COLOURS = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
 def doctor(
     context: typer.Context,
     quick: Annotated[bool, typer.Option("--quick", help="Do not start MindSpore.")] = False,
+    ascend: Annotated[
+        bool, typer.Option("--ascend", help="Run every fused operator on the card beside the plain one.")
+    ] = False,
+    collect_logs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.tar.gz",
+            help="Write the newest logs of driver, CANN and MindSpore, and this report, into one file.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Check this machine and say what to do: versions, MindSpore, memory, compiler, Ascend.
 
     Ends with exit code 1 if anything is marked FAIL.
     """
-    from attrs import asdict
-
-    from glm3.application.doctor import examine
+    from glm3.application.doctor import examine, judge_operators
     from glm3.domain.finding import Status
     from glm3.entrypoints.cli.loading import container
 
-    if not quick:
-        note("starting MindSpore for its self-test ...")
-    report = examine(container(settings_of(context)).host(), start_runtime=not quick)
+    parts = container(settings_of(context))
+    if ascend:
+        note("running the fused operators on the card ...")
+        report = judge_operators(parts.host(), parts.operator_test())
+    else:
+        if not quick:
+            note("starting MindSpore for its self-test ...")
+        report = examine(parts.host(), start_runtime=not quick)
     if as_json:
-        answer_json({"status": report.status, "findings": [asdict(finding) for finding in report.findings]})
+        answer_json(_facts(report))
     else:
         _print(report)
+    if collect_logs is not None:
+        collected = parts.host_logs().collect(collect_logs, json.dumps(_facts(report)).encode())
+        left_out = f", {collected.left_out} older ones left out" if collected.left_out else ""
+        note(f"{collected.path}: this report and {len(collected.files)} log files{left_out}")
     if report.status is Status.FAIL:
         raise typer.Exit(1)
+
+
+def _facts(report: DoctorReport) -> dict[str, Any]:
+    from attrs import asdict
+
+    return {"status": report.status, "findings": [asdict(finding) for finding in report.findings]}
 
 
 def _print(report: DoctorReport) -> None:

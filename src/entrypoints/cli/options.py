@@ -47,7 +47,8 @@ Model = Annotated[
 Kernels = Annotated[
     str,
     typer.Option(
-        metavar="SET", help="Kernel set: auto takes the fastest that runs here, stock any machine's."
+        metavar="SET",
+        help="Kernel set: auto takes the fastest on the CPU, stock any machine's, ascend a card's.",
     ),
 ]
 Threads = Annotated[
