@@ -130,8 +130,9 @@ def test_escape_stops_the_answer_and_the_model_and_one_can_go_on(browser):
         visit.page.keyboard.press("Escape")
         expect(visit.page.locator(".assistant .extras")).to_contain_text("Stopped.")
         held.go.set()
+        cancelled = 'glm3_requests_total{outcome="cancelled"} 1.0'
+        wait_until(visit.page, lambda: cancelled in visit.served.metrics.render().decode())
         wait_until(visit.page, lambda: visit.served.engine.stats().running == 0)
-        assert 'glm3_requests_total{outcome="cancelled"} 1.0' in visit.served.metrics.render().decode()
         visit.ask_and_wait("Again")
         assert [message["content"] for message in visit.watched.asked[-1]["messages"]] == [
             "Talk", f"begun {HOLD}", "Again",

@@ -148,8 +148,10 @@ class Clock {
     if (!chunk.usage) return;
     const { prompt_tokens: prompt, completion_tokens: completion, prompt_tokens_details: details } = chunk.usage;
     this.usage = { prompt, completion, cached: details?.cached_tokens ?? 0 };
-    if (this.#first) this.usage.first = (this.#first - this.#start) / 1000;
-    const seconds = (this.#last - this.#first) / 1000;
-    if (completion > 1 && seconds > 0) this.usage.rate = (completion - 1) / seconds;
+    if (!this.#first) return;
+    this.usage.first = (this.#first - this.#start) / 1000;
+    // From the question on: an answer that is held back at first, or arrives at once, would seem much faster.
+    const seconds = (this.#last - this.#start) / 1000;
+    if (seconds > 0) this.usage.rate = completion / seconds; // some browsers' clocks are coarse
   }
 }
