@@ -11,6 +11,7 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
+from attrs import evolve
 from mindspore import ops
 from mindspore.ops.functional import isconstant
 from mindspore.ops.primitive import constexpr
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from glm3.adapters.mindspore.kernels.ascend.operators import make_operators
 from glm3.adapters.mindspore.kernels.ascend.reference import OperatorSettings
 from glm3.adapters.mindspore.kernels.ascend.rules import CAUSAL_MASK_SIZE, verify
-from glm3.adapters.mindspore.kernels.base import Extension, Tensor
+from glm3.adapters.mindspore.kernels.base import Extension, HeadLayout, Tensor
 from glm3.adapters.mindspore.kernels.stock import StockKernels
 from glm3.domain.errors import InvalidInputError
 from glm3.domain.tensors import DType
@@ -54,11 +55,15 @@ class AscendKernels(StockKernels):
         self.rotary = operators["RotaryPositionEmbedding"]
         self.fused_swiglu = operators["Swiglu"]
         self.settings = settings
+        self.made_with = (tuple(fused), dtype, checked)
         self.kv_size = settings.layout.kv_size
         self.dtype = getattr(ms, dtype.value)
         self.checked = tuple(fused if checked is None else checked)
         self.half = dtype is not DType.FLOAT32
         self.hidden = ms.Tensor.from_numpy(np.triu(np.ones((CAUSAL_MASK_SIZE,) * 2, np.uint8), 1))
+
+    def with_layout(self, layout: HeadLayout) -> AscendKernels:
+        return AscendKernels(evolve(self.settings, layout=layout), *self.made_with)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         y = self.matmul_transposed(ops.cast(x, self.dtype), ops.cast(weight, self.dtype))
