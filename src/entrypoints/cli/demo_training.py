@@ -37,6 +37,9 @@ def teach(settings: Settings, folder: Path) -> Path:
 
     Two ranks share each batch and the optimizer, and each saves its part; where the machine has no room for
     a second one, this process trains alone. The parts are merged in either case.
+
+    Raises:
+        typer.Exit: the training was interrupted.
     """
     from glm3.application.plan import plan_run
     from glm3.entrypoints.cli.finetune import Layout, run_finetune
@@ -56,6 +59,9 @@ def teach(settings: Settings, folder: Path) -> Path:
         run_finetune(
             settings, _run(settings, [*TRAINING, *ALONE, f"output_dir={trained}"]), layout=Layout.chat
         )
+    if not (trained / "model").is_dir():
+        note("there is nothing to show of half a training")
+        raise typer.Exit(INTERRUPTED)
     merged = _merge(settings, trained, folder / "merged")
     note("\nscores of the merged model:")
     _score(settings, str(merged), folder)
