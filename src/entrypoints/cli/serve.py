@@ -135,6 +135,7 @@ def serve(
     from glm3.entrypoints.cli.frontends import FrontendOptions
     from glm3.entrypoints.cli.loading import container, open_model
     from glm3.entrypoints.cli.output import note
+    from glm3.entrypoints.serving.open_files import allow_open_files
     from glm3.entrypoints.serving.run import ServePlan, run
     from glm3.entrypoints.serving.tokens import read_tokens
 
@@ -199,4 +200,5 @@ def serve(
         urls.extend(f"{one.url}/v1" if one.url.startswith("http") else one.url for one in frontends)
         await run(plan, lifecycle, frontends)
 
+    allow_open_files()
     asyncio.run(main())

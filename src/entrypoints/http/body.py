@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -12,12 +13,12 @@ from glm3.entrypoints.serving.fields import parse_object
 __all__ = ["read_object"]
 
 
-async def read_object(request: Request, most_bytes: int) -> dict[str, Any]:
+async def read_object(request: Request, most_bytes: int, seconds: float) -> dict[str, Any]:
     """Return the JSON object a request carries.
 
     Raises:
-        HTTPException: it is too large, or not declared as JSON. A page of another origin can send anything
-            else without asking, so nothing else is read.
+        HTTPException: it is too large, does not come within ``seconds``, or is not declared as JSON. A page
+            of another origin can send anything else without asking, so nothing else is read.
         InvalidInputError: it is no JSON object.
     """
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
@@ -28,8 +29,12 @@ async def read_object(request: Request, most_bytes: int) -> dict[str, Any]:
     if declared.isdigit() and int(declared) > most_bytes:
         raise too_large
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most_bytes:
-            raise too_large
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most_bytes:
+                    raise too_large
+    except TimeoutError:
+        raise HTTPException(408, f"the body did not come within {seconds:g} s") from None
     return parse_object(bytes(body))

@@ -102,7 +102,7 @@ class ChatRoutes:
         )
 
     async def _body(self, request: Request) -> dict[str, Any]:
-        body = await read_object(request, self._settings.body_bytes)
+        body = await read_object(request, self._settings.body_bytes, self._settings.body_seconds)
         if self._settings.log_content:
             _log.info("asked", body=body)
         return body

@@ -16,6 +16,7 @@ _FAILURES = {
     "400": "The request is wrong; the error names the field.",
     "401": "No token, or an unknown one.",
     "404": "No such model is served.",
+    "408": "The body does not come in time.",
     "413": "The body is too large.",
     "415": "The body is not declared as JSON.",
     "429": "The queue is full, or the client asks too often; Retry-After says when to ask again.",
@@ -23,7 +24,7 @@ _FAILURES = {
     "503": "The model loads, or the server is about to stop.",
     "504": "Not complete within the server's time limit.",
 }
-_ASKING = ("400", "401", "404", "413", "415", "429", "500", "503", "504")
+_ASKING = ("400", "401", "404", "408", "413", "415", "429", "500", "503", "504")
 
 
 def document() -> dict[str, Any]:

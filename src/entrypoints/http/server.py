@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -66,10 +67,24 @@ class _Server(uvicorn.Server):
 
 
 class _Connection(H11Protocol):
-    """Close connections on which nobody asks anything from the start, as idle ones are later."""
+    """Close connections on which nobody asks anything from the start, as idle ones are later.
+
+    A request whose head comes in drops has as long as one that does not come at all.
+    """
+
+    _head_due: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
+        self._wait_for_head(self.loop.time() + self.timeout_keep_alive)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._head_due = None
+        elif self.timeout_keep_alive_task is None:
+            self._wait_for_head(self._head_due or self.loop.time() + self.timeout_keep_alive)
+
+    def _wait_for_head(self, due: float) -> None:
+        self._head_due = due
+        self.timeout_keep_alive_task = self.loop.call_at(due, self.timeout_keep_alive_handler)
