@@ -55,10 +55,13 @@ def of(name: str) -> list[str]:
 
 def test_the_pod_starts_a_server_that_exists_and_is_guarded() -> None:
     parameters = parsed(CONTAINER["args"])
-    address = Address.parse(parameters["http"], "--http")
-    assert not address.is_loopback, "the probes come from outside the pod"
-    check_exposure(address, "--http", guarded=parameters["token_file"] is not None)
-    assert [port["containerPort"] for port in CONTAINER["ports"]] == [address.port]
+    ports = {port["name"]: port["containerPort"] for port in CONTAINER["ports"]}
+    assert ports.keys() == {"http", "grpc"}
+    for name, port in ports.items():
+        address = Address.parse(parameters[name], f"--{name}")
+        assert address.port == port
+        assert not address.is_loopback, "probes and clients come from outside the pod"
+        check_exposure(address, f"--{name}", guarded=parameters["token_file"] is not None)
     assert parameters["drain_seconds"] <= parameters["time_limit"]
     assert {each["name"] for each in CONTAINER["env"]} <= environment_variables()
 
@@ -120,9 +123,12 @@ def test_everything_means_the_same_pods_and_port() -> None:
 
 def test_the_image_starts_the_same_server() -> None:
     assert json.loads(of("ENTRYPOINT")[-1]) == ["glm3"]
-    address = Address.parse(parsed(json.loads(of("CMD")[-1]))["http"], "--http")
-    assert of("EXPOSE") == [str(address.port)]
-    assert f"http://127.0.0.1:{address.port}/health" in of("HEALTHCHECK")[0]
+    parameters = parsed(json.loads(of("CMD")[-1]))
+    http, grpc = (Address.parse(parameters[name], f"--{name}") for name in ("http", "grpc"))
+    assert not http.is_loopback
+    assert not grpc.is_loopback
+    assert of("EXPOSE") == [f"{http.port} {grpc.port}"]
+    assert f"http://127.0.0.1:{http.port}/health" in of("HEALTHCHECK")[0]
     given = {pair.partition("=")[0] for pair in of("ENV")[0].split()}
     assert {name for name in given if name.startswith("GLM3_")} <= environment_variables()
 
