@@ -125,5 +125,5 @@ def test_the_report_of_a_card_fails_with_its_worst_operator():
 def test_kernels_for_a_card_are_refused_without_one():
     with pytest.raises(BackendError, match=r"another device|cannot use Ascend"):
         MindSporeBackend().load(tiny_config(), None, LoadOptions(kernels="ascend"))
-    with pytest.raises(BackendError, match="rounded weights"):
-        MindSporeBackend().load(tiny_config(), None, LoadOptions(kernels="ascend", quant="int4"))
+    with pytest.raises(BackendError, match="keys and values in half precision"):
+        MindSporeBackend().load(tiny_config(), None, LoadOptions(kernels="ascend", kv_cache="int8"))

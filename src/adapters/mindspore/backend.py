@@ -81,13 +81,15 @@ class MindSporeBackend:
         self, config: ModelConfig, weights: CheckpointReader | None, options: LoadOptions
     ) -> LanguageModel:
         """Compute with fused operators on a card; half precision is the only one they take."""
-        if options.scheme is not None or options.kv_cache not in (None, "fp16"):
+        if options.kv_cache not in (None, "fp16"):
             raise BackendError(
-                "the Ascend kernels take neither rounded weights nor another cache than fp16",
-                hint="leave --quant and --kv-cache out",
+                "the Ascend kernels keep keys and values in half precision",
+                expected="fp16",
+                found=options.kv_cache,
             )
         prepare(options.threads, "Ascend")
         from glm3.adapters.mindspore.ascend_model import AscendModel
+        from glm3.adapters.mindspore.kernels.ascend.quantized import quantize_network
         from glm3.adapters.mindspore.kernels.ascend.selection import ascend_kernels
         from glm3.adapters.mindspore.loading import load_weights
         from glm3.adapters.mindspore.network import ChatGLMNetwork
@@ -100,6 +102,8 @@ class MindSporeBackend:
             network.initialize(options.seed)
         else:
             load_weights(network, weights)
+        if options.scheme is not None:
+            quantize_network(network, options.scheme)
         return AscendModel(network)
 
     def _load_rounded(

@@ -10,6 +10,7 @@ from attrs import frozen
 from glm3.domain.errors import ConfigError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.ports.checkpoint_store import CheckpointReader
+from glm3.domain.quantization import QuantScheme
 from glm3.domain.tensors import DType
 
 __all__ = ["ExportedGraph", "GraphExporter", "GraphOptions"]
@@ -20,10 +21,11 @@ class GraphOptions:
     """How graphs are made; lengths that are None stay open until the graph runs.
 
     ``kernels`` is ``ascend``, fused operators, or ``stock``, plain ones. Sizes of the cache that are None are
-    the configuration's.
+    the configuration's. ``quant`` names the :class:`~glm3.domain.quantization.QuantScheme` of the blocks'
+    matrices.
 
     Raises:
-        ConfigError: there is no such kernel set, or a size is not positive.
+        ConfigError: there is no such kernel set or scheme, or a size is not positive.
     """
 
     kernels: str = "ascend"
@@ -32,14 +34,20 @@ class GraphOptions:
     seq_length: int | None = None
     num_blocks: int | None = None
     block_size: int | None = None
+    quant: str | None = None
 
     def __attrs_post_init__(self) -> None:
+        _ = self.scheme
         if self.kernels not in ("ascend", "stock"):
             raise ConfigError("no such set", field="kernels", expected="ascend, stock", found=self.kernels)
         for name in ("batch_size", "seq_length", "num_blocks", "block_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError("not a size", field=name, expected="1 or more", found=value)
+
+    @property
+    def scheme(self) -> QuantScheme | None:
+        return None if self.quant is None else QuantScheme.parse(self.quant)
 
 
 @frozen(kw_only=True)

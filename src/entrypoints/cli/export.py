@@ -19,6 +19,7 @@ Examples:
   glm3 export mindir -o tiny-mindir --kernels stock
   glm3 export mindir -m ./chatglm3-6b -o ./mindir --block-size 128 --num-blocks 512
   glm3 export mindir -m ./chatglm3-6b -o ./mindir --batch-size 1 --seq-length 2048 --dtype bfloat16
+  glm3 export mindir -m ./chatglm3-6b -o ./mindir --quant int8-channel
 """
 
 app = typer.Typer(
@@ -55,6 +56,10 @@ def mindir(
         int | None,
         typer.Option(metavar="N", help="Tokens of a block. [default: the model's]", show_default=False),
     ] = None,
+    quant: Annotated[
+        str | None,
+        typer.Option(metavar="SCHEME", help="Round the blocks' matrices: int4, int8.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Write prefill.mindir and decode.mindir, which share a layout of key and value blocks.
@@ -76,6 +81,7 @@ def mindir(
         seq_length=seq_length,
         num_blocks=num_blocks,
         block_size=block_size,
+        quant=quant,
     )
     parts = container(settings_of(context))
     note(f"compiling the graphs of {model} ...")

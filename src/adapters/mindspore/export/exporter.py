@@ -28,6 +28,7 @@ class MindirExporter:
     ) -> tuple[ExportedGraph, ...]:
         prepare()
         from glm3.adapters.mindspore.export.graphs import DecodeGraph, PrefillGraph
+        from glm3.adapters.mindspore.kernels.ascend.quantized import quantize_network
         from glm3.adapters.mindspore.kernels.ascend.selection import ascend_kernels
         from glm3.adapters.mindspore.loading import load_weights
         from glm3.adapters.mindspore.network import ChatGLMNetwork
@@ -40,6 +41,8 @@ class MindirExporter:
         kernels = ascend_kernels(config, options.dtype, fused=options.kernels == "ascend", warn=_log.warning)
         network = ChatGLMNetwork(config, kernels, options.dtype)
         load_weights(network, weights)
+        if options.scheme is not None:
+            quantize_network(network, options.scheme)
         batch, seq = options.batch_size, options.seq_length
         tokens = None if batch is None or seq is None else batch * seq
         blocks = None if seq is None else -(-seq // config.block_size)

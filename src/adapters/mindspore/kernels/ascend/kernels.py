@@ -58,6 +58,7 @@ class AscendKernels(StockKernels):
         self.made_with = (tuple(fused), dtype, checked)
         self.kv_size = settings.layout.kv_size
         self.dtype = getattr(ms, dtype.value)
+        self.fused = tuple(fused)
         self.checked = tuple(fused if checked is None else checked)
         self.half = dtype is not DType.FLOAT32
         self.hidden = ms.Tensor.from_numpy(np.triu(np.ones((CAUSAL_MASK_SIZE,) * 2, np.uint8), 1))
