@@ -7,11 +7,12 @@ at all.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from attrs import field, frozen
 
+from glm3.application.calibration import CalibratedWeights, calibration_ids
 from glm3.application.checkpoint_stores import find_store, store_of_format
 from glm3.application.conversion_target import require_target
 from glm3.application.convert import Progress
@@ -28,12 +29,14 @@ from glm3.domain.parameters import (
     is_model_parameter,
     parameter_shapes,
 )
+from glm3.domain.ports.calibrator import Calibrator
 from glm3.domain.ports.checkpoint_store import CheckpointReader, CheckpointStore, CheckpointWriter
 from glm3.domain.ports.quantizer import Quantizer
-from glm3.domain.quantization import ROW_BLOCK, QuantScheme
+from glm3.domain.ports.tokenizer import Tokenizer
+from glm3.domain.quantization import ROW_BLOCK, PackedWeight, QuantScheme
 from glm3.domain.quantization.rounded_checkpoint import refuse_rounded
 from glm3.domain.quantization.stored import MatrixForm, PackedHeader, packed_arrays, packed_specs
-from glm3.domain.tensors import TensorSpec, row_slabs
+from glm3.domain.tensors import Array, DType, TensorSpec, row_slabs
 from glm3.domain.training.lora import is_adapter_state
 from glm3.domain.training.prefix import is_prefix_parameter
 
@@ -47,11 +50,13 @@ class QuantizationRequest:
     """What to round by what, into which folder.
 
     ``embedding`` and ``head`` are the schemes of the first and the last matrix, None to keep it.
+    ``calibration`` is a text whose scores are to change least.
     """
 
     source: str | Path
     target: Path
     scheme: QuantScheme
+    calibration: Path | None = None
     embedding: QuantScheme | None = field()
     head: QuantScheme | None = field()
     overwrite: bool = False
@@ -67,6 +72,14 @@ class QuantizationRequest:
     def scheme_of(self, name: str) -> QuantScheme | None:
         """Return what a matrix is rounded by."""
         return {EMBEDDING: self.embedding, OUTPUT_LAYER: self.head}.get(name, self.scheme)
+
+
+@frozen
+class CalibrationParts:
+    """What reads a text and runs it through a network."""
+
+    calibrator: Calibrator
+    open_tokenizer: Callable[[Path], Tokenizer]
 
 
 @frozen(kw_only=True)
@@ -91,6 +104,7 @@ def quantize_model(
     sources: ModelSources,
     stores: Sequence[CheckpointStore],
     quantizer: Quantizer,
+    calibrating: CalibrationParts | None = None,
     progress: Progress | None = None,
     downloading: ReportProgress | None = None,
 ) -> QuantizationResult:
@@ -110,6 +124,7 @@ def quantize_model(
     require_target(request.target, "hf", weights, request.overwrite)
     config = model.config.evolve(quantization_bit=0, checkpoint_name_or_path=None)
     errors = RoundingErrors()
+    sequences = _calibration_of(request, model, calibrating)
     with find_store(weights, stores).open(weights) as reader:
         stored = _require_plain(reader, model, weights)
         forms = _require_forms(request, stored)
@@ -118,7 +133,12 @@ def quantize_model(
             made = work / request.target.name
             metadata = PackedHeader(request.scheme, forms).to_metadata() | {"format": "ms"}
             with store_of_format("safetensors", stores).create(made, specs, metadata) as writer:
-                move = _Move(reader, writer, quantizer, errors)
+                calibrated = None
+                if sequences is not None and calibrating is not None:
+                    calibrated = CalibratedWeights(
+                        model.config, reader, stored, forms, calibrating.calibrator, quantizer, sequences
+                    )
+                move = _Move(reader, writer, quantizer, errors, calibrated)
                 done, total = 0, sum(spec.nbytes for spec in stored.values())
                 for name, spec in stored.items():
                     for nbytes in move.tensor(name, spec, forms.get(name)):
@@ -149,6 +169,7 @@ class _Move:
     writer: CheckpointWriter
     quantizer: Quantizer
     errors: RoundingErrors
+    calibrated: CalibratedWeights | None
 
     def tensor(self, name: str, spec: TensorSpec, form: MatrixForm | None) -> Iterator[int]:
         """Write what stands for a tensor; yield the bytes read, slab by slab."""
@@ -158,6 +179,11 @@ class _Move:
                 self.writer.write(name, array, rows)
                 yield array.nbytes
             return
+        weight = None if self.calibrated is None else self.calibrated.take(name)
+        if weight is not None:
+            self._write(name, self.reader.read(spec.name), spec.dtype, weight, None)
+            yield spec.nbytes
+            return
         step = max(1, _SLAB_BYTES * spec.shape[0] // spec.nbytes // ROW_BLOCK) * ROW_BLOCK
         for start in range(0, spec.shape[0], step):
             stop = min(start + step, spec.shape[0])
@@ -165,10 +191,25 @@ class _Move:
             where = name if stop - start == spec.shape[0] else f"{name} from row {start}"
             weight = self.quantizer.quantize(array, spec.dtype, form.scheme, where)
             blocks = slice(start // ROW_BLOCK, -(-stop // ROW_BLOCK))
-            for made, part in packed_arrays(name, weight).items():
-                self.writer.write(made, part, blocks)
-            self.errors.add(name, array, spec.dtype, weight)
+            self._write(name, array, spec.dtype, weight, blocks)
             yield array.nbytes
+
+    def _write(
+        self, name: str, array: Array, dtype: DType, weight: PackedWeight, blocks: slice | None
+    ) -> None:
+        for made, part in packed_arrays(name, weight).items():
+            self.writer.write(made, part, blocks)
+        self.errors.add(name, array, dtype, weight)
+
+
+def _calibration_of(
+    request: QuantizationRequest, model: ModelSource, parts: CalibrationParts | None
+) -> list[list[int]] | None:
+    if request.calibration is None or parts is None:
+        return None
+    if model.tokenizer is None:
+        raise MissingFileError("there is no tokenizer.model to read the text with", path=model.weights)
+    return calibration_ids(request.calibration, parts.open_tokenizer(model.tokenizer), model.config)
 
 
 def _require_weights(model: ModelSource) -> Path:

@@ -20,6 +20,7 @@ from glm3.application.load_model import ModelLoader
 from glm3.application.model_source import ModelSources
 from glm3.domain.errors import UsageError
 from glm3.domain.ports.backend import ModelBackend
+from glm3.domain.ports.calibrator import Calibrator
 from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.device_network import DeviceNetwork
@@ -164,6 +165,9 @@ class Container(containers.DeclarativeContainer):
 
     quantizer: providers.Provider[Quantizer] = providers.Factory(
         find_quantizer, config.backend, config.cache_folder
+    )
+    calibrator: providers.Provider[Calibrator] = providers.Factory(
+        lazy("glm3.adapters.memory.numpy_calibrator:NumpyCalibrator")
     )
     kernels: providers.Provider[KernelCache] = providers.Factory(
         lambda cache: lazy("glm3.adapters.mindspore.kernels.store:CompiledKernels")(cache / "kernels"),

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from attrs import evolve
 
-from glm3.application.quantize_model import QuantizationRequest
+from glm3.application.quantize_model import CalibrationParts, QuantizationRequest
 from glm3.domain.quantization import QuantScheme
+from glm3.entrypoints.container import Container
 
-__all__ = ["KEEP", "quantization_request"]
+__all__ = ["KEEP", "calibration_parts", "quantization_request"]
 
 KEEP = "keep"
 
@@ -22,6 +23,7 @@ def quantization_request(
     group_size: int | None = None,
     embedding: str | None = None,
     head: str | None = None,
+    calibration: str | Path | None = None,
     overwrite: bool = False,
 ) -> QuantizationRequest:
     """Read the names of schemes; ``keep`` leaves the embedding or the head as it is.
@@ -44,5 +46,11 @@ def quantization_request(
         scheme=scheme,
         embedding=other(embedding),
         head=other(head),
+        calibration=None if calibration is None else Path(calibration),
         overwrite=overwrite,
     )
+
+
+def calibration_parts(parts: Container) -> CalibrationParts:
+    """Return what a calibration text is read and run with."""
+    return CalibrationParts(parts.calibrator(), parts.tokenizers())

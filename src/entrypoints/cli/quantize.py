@@ -18,6 +18,7 @@ Examples:
   glm3 quantize -m ./chatglm3-6b -o ./chatglm3-6b-int4     then: glm3 chat -m ./chatglm3-6b-int4
   glm3 quantize -m ./chatglm3-6b --quant int8 -o ./int8
   glm3 quantize -m ./chatglm3-6b --quant int4 --group-size 64 --head int8 -o ./mixed
+  glm3 quantize -m ./chatglm3-6b --calibration text.txt -o ./chatglm3-6b-int4
   glm3 quantize --quant int4-g64-asym -o ./tiny-int4       the embedded model
 """
 
@@ -45,6 +46,14 @@ def quantize(
             metavar="SCHEME", help="Another scheme for the output head, or keep.", show_default=False
         ),
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A text of the kind the model is for: rounding then makes up for its errors there.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FOLDER if it exists.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -57,17 +66,29 @@ def quantize(
     """
     from glm3.application.quantize_model import quantize_model
     from glm3.entrypoints.cli.loading import container
-    from glm3.entrypoints.cli.output import answer, answer_json
+    from glm3.entrypoints.cli.output import answer, answer_json, note
     from glm3.entrypoints.cli.progress import progress, size
-    from glm3.entrypoints.quantization import quantization_request
+    from glm3.entrypoints.quantization import calibration_parts, quantization_request
 
     request = quantization_request(
-        model, output, quant=quant, group_size=group_size, embedding=embedding, head=head, overwrite=overwrite
+        model,
+        output,
+        quant=quant,
+        group_size=group_size,
+        embedding=embedding,
+        head=head,
+        calibration=calibration,
+        overwrite=overwrite,
     )
     parts = container(settings_of(context))
     with progress("rounding", quiet=quiet) as report:
         result = quantize_model(
-            request, parts.sources(), parts.checkpoint_stores(), parts.quantizer(), report
+            request,
+            parts.sources(),
+            parts.checkpoint_stores(),
+            parts.quantizer(),
+            calibration_parts(parts),
+            report,
         )
     if as_json:
         answer_json(
@@ -88,3 +109,5 @@ def quantize(
     )
     for kind, error in result.errors.items():
         answer(f"  {kind:<16} relative error {error:.4f}")
+    if calibration is not None:
+        note("calibration trades errors of the weights, which are these, for errors of the answers")

@@ -7,7 +7,7 @@ from pathlib import Path
 from glm3.application.convert import Progress
 from glm3.application.quantize_model import QuantizationResult, quantize_model
 from glm3.entrypoints.container import build_container
-from glm3.entrypoints.quantization import quantization_request
+from glm3.entrypoints.quantization import calibration_parts, quantization_request
 
 __all__ = ["quantize"]
 
@@ -20,6 +20,7 @@ def quantize(
     group_size: int | None = None,
     embedding: str | None = None,
     head: str | None = None,
+    calibration: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> QuantizationResult:
@@ -32,6 +33,7 @@ def quantize(
         group_size: how many inputs share a scale, if not as many as ``quant`` says.
         embedding: another scheme for the embedding, or ``keep``.
         head: another scheme for the output head, or ``keep``.
+        calibration: a text file; errors of rounding are then made up for as far as its words tell how.
         overwrite: replace a folder of weights.
         progress: told the bytes read so far, the bytes in all, and the tensor's name.
 
@@ -45,7 +47,15 @@ def quantize(
         group_size=group_size,
         embedding=embedding,
         head=head,
+        calibration=calibration,
         overwrite=overwrite,
     )
     parts = build_container()
-    return quantize_model(request, parts.sources(), parts.checkpoint_stores(), parts.quantizer(), progress)
+    return quantize_model(
+        request,
+        parts.sources(),
+        parts.checkpoint_stores(),
+        parts.quantizer(),
+        calibration_parts(parts),
+        progress,
+    )
