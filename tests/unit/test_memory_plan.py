@@ -251,3 +251,16 @@ def test_eight_ranks_with_a_sliced_optimizer_fit_64_gb(tmp_path: Path) -> None:
         parallel_config={"data_parallel": 8},
         recompute_config={"recompute": True},
     ).fits
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_ranks_that_share_matrices_plan_their_part(tmp_path: Path, whole: bool) -> None:
+    """Of a run on 2 copies of 4 ranks; a whole embedding, 266 million parameters, is counted on each."""
+    ways = {"data_parallel": 2, "model_parallel": 4, "vocab_emb_dp": whole}
+    keys = {"load_checkpoint": None, "use_parallel": True, "parallel_config": ways}
+    alone = planned(tmp_path, load_checkpoint=None)
+    shared = planned(tmp_path, 8, **keys)
+    assert shared.weights < alone.weights / 3
+    assert shared.optimizer < alone.optimizer / 3
+    sliced = planned(tmp_path, 8, **keys, parallel={"enable_parallel_optimizer": True})
+    assert sliced.optimizer < shared.optimizer
