@@ -281,7 +281,7 @@ def test_files_that_cannot_be_used_for_tls_are_named(pem):
 
 
 def test_a_delta_of_a_later_version_is_an_error_not_silence():
-    from glm3.client.answers import DeltaStream
+    from glm3.entrypoints.client.answers import DeltaStream
     from glm3.entrypoints.grpc.glm3.v1 import chat_pb2
 
     class Later:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from glm3.application.serving.problem import problem_of
 from glm3.application.serving.records import ToolChoice, ToolMode
-from glm3.client.options import ChatOptions
 from glm3.domain.conversation import Message, Role, ToolSpec
 from glm3.domain.errors import (
     ContextLengthError,
@@ -23,6 +22,7 @@ from glm3.domain.errors import (
     OverloadedError,
 )
 from glm3.domain.tool_call import format_tool_call
+from glm3.entrypoints.client.options import ChatOptions
 from glm3.entrypoints.grpc.decoding import decode
 from glm3.entrypoints.grpc.glm3.v1 import chat_pb2
 from glm3.entrypoints.grpc.messages import read_messages, write_messages

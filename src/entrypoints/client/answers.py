@@ -19,9 +19,9 @@ from glm3.application.serving.records import (
     ToolCallDelta,
     UsageDelta,
 )
-from glm3.client.errors import error_of
 from glm3.domain.conversation import FinishReason, ToolCall, Usage
 from glm3.domain.errors import BackendError
+from glm3.entrypoints.client.errors import error_of
 from glm3.entrypoints.grpc.glm3.v1 import chat_pb2
 
 __all__ = ["Completion", "Completions", "DeltaStream", "completions_of"]

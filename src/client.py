@@ -25,10 +25,10 @@ from glm3.application.serving.records import (
     ToolMode,
     UsageDelta,
 )
-from glm3.client.answers import Completion, Completions, DeltaStream
-from glm3.client.chat_client import ChatClient, Session
-from glm3.client.options import ChatOptions
 from glm3.domain.conversation import FinishReason, Message, Role, ToolCall, ToolSpec, Usage
+from glm3.entrypoints.client.answers import Completion, Completions, DeltaStream
+from glm3.entrypoints.client.chat_client import ChatClient, Session
+from glm3.entrypoints.client.options import ChatOptions
 
 __all__ = [
     "ChatClient",

@@ -10,11 +10,11 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from glm3.application.serving.records import ServedModel, Tokenized, ToolChoice, ToolMode
-from glm3.client.answers import Completions, DeltaStream, completions_of
-from glm3.client.errors import error_of
-from glm3.client.options import ChatOptions
 from glm3.domain.conversation import Message, Role, ToolSpec
 from glm3.domain.errors import Glm3Error
+from glm3.entrypoints.client.answers import Completions, DeltaStream, completions_of
+from glm3.entrypoints.client.errors import error_of
+from glm3.entrypoints.client.options import ChatOptions
 from glm3.entrypoints.grpc.glm3.v1 import chat_pb2
 from glm3.entrypoints.grpc.glm3.v1.chat_pb2_grpc import ChatServiceStub
 from glm3.entrypoints.grpc.messages import ROLES, write_messages

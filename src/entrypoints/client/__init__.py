@@ -1,0 +1,1 @@
+"""A Python client of the gRPC server; its names are those of :mod:`glm3.client`."""
