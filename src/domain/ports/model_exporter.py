@@ -53,4 +53,3 @@ class ModelExporter(Protocol):
             StorageError: the file system refused.
         """
         ...
-
