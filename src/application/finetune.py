@@ -128,7 +128,7 @@ class FinetuneService:
 
     def _train(self, request: FinetuneRequest, run: PreparedRun, journal: RunJournal) -> FinetuneReport:
         config = request.config
-        model = self._load(run)
+        model = self._load(run, request.config.context.device_target)
         if not isinstance(model, SupportsTraining):
             raise BackendError("this backend cannot train", found=type(model).__name__)
         self._adapt(run, model)
@@ -167,9 +167,10 @@ class FinetuneService:
         journal.record(RunEnded(step=loop.steps_done, seconds=loop.seconds, summary=tuple(report.lines())))
         return report
 
-    def _load(self, run: PreparedRun) -> LanguageModel:
+    def _load(self, run: PreparedRun, target: str) -> LanguageModel:
         config = run.start.config
-        options = LoadOptions(dtype=config.param_init_type, seed=run.options.seed)
+        kernels = "ascend" if target == "Ascend" else "auto"
+        options = LoadOptions(kernels=kernels, dtype=config.param_init_type, seed=run.options.seed)
         if run.start.weights is None:
             return self.backend.load(config, None, options)
         store = find_store(run.start.weights, self.preparation.stores)

@@ -8,6 +8,7 @@ import mindspore as ms
 import pytest
 
 from glm3.adapters.mindspore.backend import MindSporeBackend
+from glm3.adapters.mindspore.communicator import device_of_job
 from glm3.adapters.mindspore.kernels.ascend.operators import make_operators
 from glm3.adapters.mindspore.kernels.ascend.reference import OperatorSettings
 from glm3.adapters.mindspore.kernels.ascend.self_test import Sizes, compare_operators
@@ -120,6 +121,12 @@ def test_the_report_of_a_card_fails_with_its_worst_operator():
     report = judge_operators(FakeHost(AscendFacts(device_files=("/dev/davinci0",))), FakeTest())
     assert [finding.status for finding in report.findings] == [Status.OK, Status.FAIL]
     assert report.status is Status.FAIL
+
+
+def test_a_rank_table_alone_means_a_card():
+    assert device_of_job({"RANK_TABLE_FILE": "/t.json"}) == "Ascend"
+    assert device_of_job({"RANK_TABLE_FILE": "/t.json", "MS_ROLE": "MS_WORKER"}) == "CPU"
+    assert device_of_job({"MS_ROLE": "MS_WORKER"}) == "CPU"
 
 
 def test_kernels_for_a_card_are_refused_without_one():

@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,7 +26,7 @@ from glm3.domain.errors import BackendError, CommunicationError
 from glm3.domain.ports.communicator import ReduceOp
 from glm3.domain.tensors import Array
 
-__all__ = ["WAIT_SECONDS", "MindSporeCommunicator", "join_job", "serve_as_scheduler"]
+__all__ = ["WAIT_SECONDS", "MindSporeCommunicator", "device_of_job", "join_job", "serve_as_scheduler"]
 
 WAIT_SECONDS = 1800.0
 """How long a rank waits for the others before it gives up; an evaluation on one rank must end in it."""
@@ -167,7 +167,7 @@ def join_job(timeout: float = WAIT_SECONDS) -> MindSporeCommunicator:
     """
     for name, value in _RETRY.items():
         os.environ.setdefault(name, value)
-    prepare()
+    prepare(target=device_of_job(os.environ))
     import mindspore as ms
     from mindspore.communication import GlobalComm, get_group_size, get_rank, init  # after prepare
 
@@ -198,6 +198,11 @@ def join_job(timeout: float = WAIT_SECONDS) -> MindSporeCommunicator:
 
     atexit.register(leave)
     return MindSporeCommunicator(group, range(size), rank, rendezvous)
+
+
+def device_of_job(environment: Mapping[str, str]) -> str:
+    """Return what the ranks of a job compute on: a rank table without a dynamic cluster means Ascend."""
+    return "Ascend" if "RANK_TABLE_FILE" in environment and "MS_ROLE" not in environment else "CPU"
 
 
 def serve_as_scheduler() -> None:

@@ -51,7 +51,10 @@ def prepare(threads: int | None = None, target: str = "CPU") -> None:
     import mindspore
 
     try:
-        mindspore.set_device(target)
+        if target == "CPU":
+            mindspore.set_device(target)
+        else:
+            mindspore.set_device(target, int(os.environ.get("DEVICE_ID", "0")))
     except (RuntimeError, ValueError) as error:
         _prepared = None
         raise BackendError(
