@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from glm3.adapters.memory.numpy_model import NumpyModel
+from glm3.adapters.msckpt.store import MindSporeCheckpointStore
+from glm3.adapters.strategy.store import FileStrategyStore
+from glm3.application.merge_checkpoints import MergeRequest, merge_checkpoints
 from glm3.domain.layout.network_cut import NetworkCut
+from glm3.domain.parameters import from_mindspore_name
 from glm3.domain.ports.training import MicroBatch
 from glm3.domain.tensors import DType, from_float32
 from glm3.domain.training.options import TrainOptions
+from support.finetune import OneModel, train_on_mindspore, weights_in
 from support.models import mindspore_model, tiny_config
 from support.worlds import OneRank, Processes
 
-CONFIG = tiny_config(num_layers=2, num_attention_heads=4, multi_query_group_num=2, add_bias_linear=True)
+CONFIG = tiny_config(num_layers=1, add_bias_linear=True)
 STEPS, ROWS, RATE = 3, 4, 1e-2
+SHARED = {"optimizer_parallel": True, "optimizer_threshold": 256}
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +60,8 @@ def kept(arrays):
     return {name: np.array(array) for name, array in arrays.items()}
 
 
-def on_rank_train(communicator, cut, passes=1, dtype=DType.FLOAT32, **changes):
-    """Return losses and norms, and what is complete, stored, and stored after a resumed step like another."""
+def on_rank_train(communicator, cut, passes=1, dtype=DType.FLOAT32, resumes=False):
+    """Return losses and norms, what is complete and what stored; with ``resumes`` make the last step anew."""
     narrow = dtype is not DType.FLOAT32
     # With a smaller eps the sign alone of gradients that are rounding errors would move weights.
     options = TrainOptions(
@@ -62,7 +70,6 @@ def on_rank_train(communicator, cut, passes=1, dtype=DType.FLOAT32, **changes):
         loss_scale=1024.0 if narrow else None,
         eps=1e-4,
         max_grad_norm=0.5,
-        **changes,
     )
     copies = communicator.world_size // cut.model_parallel
     copy = communicator.rank // cut.model_parallel
@@ -75,13 +82,13 @@ def on_rank_train(communicator, cut, passes=1, dtype=DType.FLOAT32, **changes):
         reports.append(trainer.step(batches_of(step, copy, copies, passes), RATE))
     complete = kept(trainer.complete_parameters())
     parameters, state = kept(trainer.parameters()), kept(trainer.state())
-    again = model_of(dtype).trainer(options, communicator)
-    stored = {name: array[rows[name]] if name in rows else array for name, array in held[0].items()}
-    again.restore(stored, held[1])
-    report = again.step(batches_of(STEPS - 1, copy, copies, passes), RATE)
-    assert report == reports[-1]
-    for name, array in kept(again.parameters()).items():
-        np.testing.assert_array_equal(array, parameters[name], err_msg=name)
+    if resumes:
+        again = model_of(dtype).trainer(options, communicator)
+        stored = {name: array[rows[name]] if name in rows else array for name, array in held[0].items()}
+        again.restore(stored, held[1])
+        assert again.step(batches_of(STEPS - 1, copy, copies, passes), RATE) == reports[-1]
+        for name, array in kept(again.parameters()).items():
+            np.testing.assert_array_equal(array, parameters[name], err_msg=name)
     same = [communicator.all_gather(array) for array in complete.values()]
     assert all(np.array_equal(other, found[0]) for found in same for other in found)
     communicator.barrier()
@@ -101,21 +108,17 @@ def alone():
     ("cut", "passes", "dtype"),
     [
         (NetworkCut(model_parallel=2), 1, DType.FLOAT32),
-        (NetworkCut(model_parallel=2, vocab_emb_dp=False), 2, DType.FLOAT32),
-        (NetworkCut(model_parallel=2), 1, DType.BFLOAT16),
-        (NetworkCut(data_parallel=2, model_parallel=2), 1, DType.FLOAT32),
-        (
-            NetworkCut(data_parallel=2, model_parallel=2, optimizer_parallel=True, optimizer_threshold=256),
-            1,
-            DType.FLOAT32,
-        ),
+        (NetworkCut(model_parallel=2, vocab_emb_dp=False), 2, DType.BFLOAT16),
+        (NetworkCut(data_parallel=2, model_parallel=2, **SHARED), 1, DType.FLOAT32),
         (NetworkCut(model_parallel=4, vocab_emb_dp=False), 1, DType.FLOAT32),  # a group is held twice
     ],
 )
 def test_ranks_that_share_matrices_train_as_one_process_does(worlds, alone, cut, passes, dtype):
     """Losses, norms, weights and moments, in files that hold what the strategy says; resumed bit for bit."""
     expected, whole, _, moments, _ = alone[dtype]
-    trained = worlds(cut.ranks_per_stage).run(on_rank_train, cut, passes, dtype)
+    world = worlds(cut.ranks_per_stage)
+    world.begin(on_rank_train, cut, passes, dtype, cut.optimizer_parallel or passes > 1)
+    trained = world.results(seconds=400)
     # bfloat16 gradients are rounded before they are added up, and a weight may round otherwise.
     accuracy = 1e-5 if dtype is DType.FLOAT32 else 1e-3
     for rank, (reports, complete, parameters, state, rows) in enumerate(trained):
@@ -136,3 +139,50 @@ def test_ranks_that_share_matrices_train_as_one_process_does(worlds, alone, cut,
                 tolerance = 1e-4 * max(np.abs(wanted).max(), 1e-9)
                 found = state[f"adam_v.{name}"]
                 np.testing.assert_allclose(found, wanted[own], rtol=0, atol=tolerance, err_msg=name)
+
+
+def on_rank_finetune(communicator, folder, output, steps):
+    """Run the whole of finetune for so many steps, two an epoch, and return the step reached."""
+    ways = communicator.world_size
+    report = train_on_mindspore(
+        Path(folder),
+        output,
+        communicator,
+        use_parallel=ways > 1,
+        parallel_config={"model_parallel": ways, "vocab_emb_dp": False},
+        load_checkpoint=None,
+        train_dataset__tokenizer__vocab_file=str(Path(folder) / "small" / "tokenizer.model"),
+        runner_config__epochs=steps // 2,
+    )
+    return report.loop.steps_done
+
+
+@pytest.mark.slow
+def test_finetune_leaves_what_one_process_leaves(worlds, tmp_path):
+    """The model folder, and the parts joined by their strategy."""
+    OneModel(tmp_path / "small")
+    world = worlds(2)
+    world.begin(on_rank_finetune, str(tmp_path), "shared", 4)
+    (steps,) = OneRank().run(on_rank_finetune, str(tmp_path), "alone", 4)
+    assert world.results(seconds=400) == [steps, steps]
+    expected, found = weights_in(tmp_path / "alone" / "model"), weights_in(tmp_path / "shared" / "model")
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-4, err_msg=name)
+    request = MergeRequest(
+        source=tmp_path / "shared" / "checkpoint",
+        target=tmp_path / "joined",
+        source_strategy=FileStrategyStore().read(tmp_path / "shared" / "strategy"),
+        verify=True,
+    )
+    merge_checkpoints(request, [MindSporeCheckpointStore()])
+    (made,) = (tmp_path / "joined").rglob("*.ckpt")
+    last = next((tmp_path / "alone" / "checkpoint" / "rank_0").glob(f"*-{steps // 2}_2.ckpt"))
+    with MindSporeCheckpointStore().open(made) as joined, MindSporeCheckpointStore().open(last) as whole:
+        assert joined.tensors == whole.tensors
+        for name in whole.tensors:
+            wanted = whole.read(name)
+            limit = 1e-4 * max(float(np.abs(wanted).max()), 1.0)
+            np.testing.assert_allclose(joined.read(name), wanted, rtol=0, atol=limit, err_msg=name)
+            own = from_mindspore_name(name)
+            if own in found:
+                np.testing.assert_array_equal(joined.read(name), found[own], err_msg=name)
