@@ -68,7 +68,11 @@ def find_backend(name: str, cache: Path) -> ModelBackend:
         UsageError: there is none of this name.
     """
     ours: dict[str, Callable[[], ModelBackend]] = {
-        "mindspore": partial(lazy("glm3.adapters.mindspore.backend:MindSporeBackend"), cache / "kernels"),
+        "mindspore": partial(
+            lazy("glm3.adapters.mindspore.backend:MindSporeBackend"),
+            cache / "kernels",
+            lambda: lazy("glm3.adapters.host.ascend:read_ascend")().toolkit_version,
+        ),
         "numpy": lazy("glm3.adapters.memory.numpy_backend:NumpyBackend"),
     }
     if name in ours:

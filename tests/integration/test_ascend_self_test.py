@@ -9,7 +9,8 @@ import pytest
 
 from glm3.adapters.mindspore.backend import MindSporeBackend
 from glm3.adapters.mindspore.communicator import device_of_job
-from glm3.adapters.mindspore.kernels.ascend.operators import make_operators
+from glm3.adapters.mindspore.kernels.ascend import selection
+from glm3.adapters.mindspore.kernels.ascend.operators import make_operators, present_operators
 from glm3.adapters.mindspore.kernels.ascend.reference import OperatorSettings
 from glm3.adapters.mindspore.kernels.ascend.self_test import Sizes, compare_operators
 from glm3.adapters.mindspore.kernels.base import HeadLayout
@@ -19,6 +20,7 @@ from glm3.domain.errors import BackendError
 from glm3.domain.finding import Status
 from glm3.domain.host import AscendFacts
 from glm3.domain.ports.backend import LoadOptions
+from glm3.domain.tensors import DType
 from support.models import tiny_config
 
 LAYOUT = HeadLayout(4, 2, 16)
@@ -134,3 +136,22 @@ def test_kernels_for_a_card_are_refused_without_one():
         MindSporeBackend().load(tiny_config(), None, LoadOptions(kernels="ascend"))
     with pytest.raises(BackendError, match="keys and values in half precision"):
         MindSporeBackend().load(tiny_config(), None, LoadOptions(kernels="ascend", kv_cache="int8"))
+
+
+def test_all_operators_are_fused_where_mindspore_and_cann_match():
+    config = tiny_config(kv_channels=16)
+    heard = []
+    kernels = selection.ascend_kernels(config, DType.FLOAT16, cann="8.3.RC1", warn=heard.append)
+    assert set(kernels.fused) == present_operators()
+    assert heard == []
+    with pytest.raises(BackendError, match="MindSpore and CANN do not match"):
+        selection.ascend_kernels(config, DType.FLOAT16, cann="7.0.0", warn=heard.append)
+
+
+def test_an_operator_that_is_not_in_the_package_is_plain(monkeypatch):
+    monkeypatch.setattr(selection, "present_operators", lambda: frozenset({"Swiglu"}))
+    heard = []
+    kernels = selection.ascend_kernels(tiny_config(kv_channels=16), DType.FLOAT16, warn=heard.append)
+    assert kernels.fused == ("Swiglu",)
+    assert len(heard) == 1
+    assert "FlashAttentionScore is not in MindSpore" in heard[0]

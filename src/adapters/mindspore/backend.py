@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,11 +35,15 @@ _log = logging.getLogger(__name__)
 class MindSporeBackend:
     """Build ChatGLM3 on MindSpore; importing it is put off until a model is loaded.
 
-    ``kernel_cache`` is the folder of compiled kernels; without one nothing is compiled.
+    ``kernel_cache`` is the folder of compiled kernels; without one nothing is compiled. ``cann_version`` says
+    which CANN is installed, None if that is not known.
     """
 
-    def __init__(self, kernel_cache: Path | None = None) -> None:
+    def __init__(
+        self, kernel_cache: Path | None = None, cann_version: Callable[[], str | None] = lambda: None
+    ) -> None:
         self._kernel_cache = kernel_cache
+        self._cann_version = cann_version
 
     def load(
         self, config: ModelConfig, weights: CheckpointReader | None, options: LoadOptions
@@ -97,7 +102,8 @@ class MindSporeBackend:
         if weights is not None:
             weights = rounded_checkpoint(weights, config.quantization_bit) or weights
         dtype = DType.FLOAT16 if options.dtype is DType.FLOAT32 else options.dtype
-        network = ChatGLMNetwork(config, ascend_kernels(config, dtype, warn=_warn_once), dtype)
+        kernels = ascend_kernels(config, dtype, cann=self._cann_version(), warn=_warn_once)
+        network = ChatGLMNetwork(config, kernels, dtype)
         if weights is None:
             network.initialize(options.seed)
         else:
