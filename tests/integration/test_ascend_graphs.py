@@ -16,9 +16,11 @@ from glm3.adapters.mindspore.export.parallel import ParallelPlan
 from glm3.adapters.mindspore.export.training import LossGraph, TrainingGraph
 from glm3.adapters.mindspore.kernels.ascend.rules import CAUSAL_MASK_SIZE, verify
 from glm3.adapters.mindspore.kernels.ascend.versions import OPERATORS
+from glm3.adapters.mindspore.training.lora import Adapter
 from glm3.domain.errors import InvalidInputError, MultipleFaultsError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.tensors import DType
+from glm3.domain.training.lora import LoRAConfig
 from support.ascend import ascend_network
 from support.models import tiny_config
 
@@ -156,6 +158,28 @@ def test_decode_with_open_batch_and_table(network):
     assert_half(graph)
     for node in graph.of("PagedAttention"):
         assert [v.shape for v in node.inputs[3:5]] == [(-1, -1), (-1,)]
+
+
+def test_bfloat16():
+    """The other half precision goes through the same operators."""
+    network = ascend_network(CONFIG, OPERATORS, DType.BFLOAT16)
+    graph = compile_graph(DecodeGraph(network, BLOCKS), *[placeholder((None,))] * 3, placeholder((None, 4)))
+    nodes = [node for node in graph.nodes if node.operator in HOT]
+    assert {node.inputs[0].dtype for node in nodes} == {"BFLOAT16"}
+    assert_counts(graph, {**forward_counts(LAYERS), "PagedAttention": LAYERS})
+
+
+@pytest.mark.slow
+def test_training_step_of_adapters():
+    """Only the adapters are updated, and the fused gradients are still there to reach them."""
+    network = ascend_network(CONFIG, OPERATORS, DType.FLOAT16, DType.FLOAT32)
+    Adapter(network, LoRAConfig(), seed=0)
+    ids = placeholder((BATCH, SEQ))
+    numbers = (placeholder((), ms.float32), placeholder((10,), ms.float32))
+    graph = compile_graph(TrainingGraph(LossGraph(network), network.kernels), ids, ids, *numbers)
+    assert_counts(graph, {"Adam": 2 * LAYERS, "FlashAttentionScoreGrad": LAYERS})
+    assert_half(graph)
+    assert_no_stock(graph)
 
 
 def test_training_step(training):

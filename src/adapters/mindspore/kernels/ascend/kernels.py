@@ -66,6 +66,9 @@ class AscendKernels(StockKernels):
     def with_layout(self, layout: HeadLayout) -> AscendKernels:
         return AscendKernels(evolve(self.settings, layout=layout), *self.made_with)
 
+    def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
+        return ops.cast(ops.gather(weight, ids, 0), ms.float32)
+
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         y = self.matmul_transposed(ops.cast(x, self.dtype), ops.cast(weight, self.dtype))
         if bias is not None:
