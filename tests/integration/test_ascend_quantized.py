@@ -16,7 +16,7 @@ from glm3.domain.tensors import DType
 from support.ascend import ascend_network
 from support.models import ascend_model, tiny_config
 
-CONFIG = tiny_config(hidden_size=64, kv_channels=16, ffn_hidden_size=64)
+CONFIG = tiny_config(num_layers=1, hidden_size=64, kv_channels=16, ffn_hidden_size=64)
 SCHEMES = ("int8-channel", "int8-g32", "int4-channel", "int4-g32", "int4-g32-asym")
 
 

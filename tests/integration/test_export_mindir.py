@@ -31,6 +31,7 @@ def run(path, *inputs):
         return cell(*(ms.Tensor(np.asarray(array, np.int32)) for array in inputs)).asnumpy()
 
 
+@pytest.mark.slow
 def test_plain_graphs_score_as_the_official_code(reader, tmp_path):
     """A prompt padded on the right over blocks in any order, and a token at place 0."""
     golden = golden_arrays(GOLDEN)
