@@ -13,7 +13,12 @@ from glm3.adapters.memory.numpy_quantizer import NumpyQuantizer
 from glm3.adapters.safetensors.store import SafetensorsStore
 from glm3.adapters.yaml.run_config_reader import YamlRunConfigReader
 from glm3.application.model_source import ModelSources
-from glm3.application.quantize_model import QuantizationRequest, QuantizationResult, quantize_model
+from glm3.application.quantize_model import (
+    CalibrationParts,
+    QuantizationRequest,
+    QuantizationResult,
+    quantize_model,
+)
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.ports.quantizer import Quantizer
 from glm3.domain.quantization import QuantScheme
@@ -64,11 +69,18 @@ def write_small_folder(folder: Path) -> Path:
 
 
 def quantize_folder(
-    source: Path, target: Path, scheme: str = "int4", quantizer: Quantizer | None = None, **options: object
+    source: Path,
+    target: Path,
+    scheme: str = "int4",
+    quantizer: Quantizer | None = None,
+    calibrating: CalibrationParts | None = None,
+    **options: object,
 ) -> QuantizationResult:
     """Round a folder of weights into another."""
     request = QuantizationRequest(source=source, target=target, scheme=QuantScheme.parse(scheme), **options)
-    return quantize_model(request, sources(source.parent), [STORE], quantizer or NumpyQuantizer())
+    return quantize_model(
+        request, sources(source.parent), [STORE], quantizer or NumpyQuantizer(), calibrating
+    )
 
 
 def write_official_folder(folder: Path, bits: int) -> dict[str, np.ndarray]:

@@ -9,14 +9,16 @@ from glm3.adapters.memory.numpy_calibrator import NumpyCalibrator
 from glm3.adapters.memory.numpy_model import NumpyModel
 from glm3.adapters.memory.numpy_quantizer import NumpyQuantizer
 from glm3.application.calibration import CalibratedWeights, calibration_ids
+from glm3.application.quantize_model import CalibrationParts
 from glm3.domain.errors import Glm3Error, InvalidInputError, MissingFileError, UsageError
 from glm3.domain.parameters import EMBEDDING, OUTPUT_LAYER
 from glm3.domain.quantization import QuantScheme, dequantize, quantize_rows
 from glm3.domain.quantization.compensated import feedback_factor, round_compensated
+from glm3.domain.quantization.rounded_checkpoint import rounded_checkpoint
 from glm3.domain.quantization.stored import MatrixForm
 from glm3.domain.tensors import DType, TensorSpec
 from support.models import ArrayReader
-from support.rounded_folders import small_config, small_parameters
+from support.rounded_folders import STORE, quantize_folder, small_config, small_parameters, write_small_folder
 
 
 def correlated(seed, tokens, width):
@@ -123,6 +125,33 @@ def test_a_text_becomes_sequences(tmp_path):
     assert all(ids[:2] == [1, 2] for ids in sequences)
     assert {len(ids) for ids in sequences[:-1]} == {small_config().seq_length}
     assert [token for ids in sequences for token in ids[2:]] == Words().encode("ab\n" * 40)
+
+
+def test_a_folder_is_written_by_a_text(tmp_path):
+    """Unlike one without, and every matrix of it is in its place."""
+    source = write_small_folder(tmp_path / "model")
+    (source / "tokenizer.model").write_bytes(b"pieces")
+    text = tmp_path / "text.txt"
+    text.write_text("the quick brown fox\n" * 12, encoding="utf-8")
+    parts = CalibrationParts(NumpyCalibrator(), lambda path: Words())
+    quantize_folder(source, tmp_path / "by_text", calibrating=parts, calibration=text)
+    quantize_folder(source, tmp_path / "without")
+    found = []
+    for name in ("by_text", "without"):
+        with STORE.open(tmp_path / name) as reader:
+            rounded = rounded_checkpoint(reader)
+            found.append({name: np.array(rounded.read(name)) for name in rounded.tensors})
+    for name, array in small_parameters().items():
+        by_text, without = found[0][name], found[1][name]
+        assert np.linalg.norm(by_text - array) < 0.3 * np.linalg.norm(array) + 1e-6
+        assert np.array_equal(by_text, without) == (array.ndim == 1 or name == EMBEDDING)
+
+
+def test_a_text_needs_a_tokenizer(tmp_path):
+    source = write_small_folder(tmp_path / "model")
+    parts = CalibrationParts(NumpyCalibrator(), lambda path: Words())
+    with pytest.raises(MissingFileError, match=r"tokenizer\.model"):
+        quantize_folder(source, tmp_path / "made", calibrating=parts, calibration=tmp_path / "text.txt")
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ class LoadOptions:
     ``kernels`` names a kernel set or is ``auto``, the fastest one that runs here. ``dtype`` is the
     precision of the parameters in memory. ``seed`` draws the weights of a model without a checkpoint.
     ``threads`` is the most that compute, by default one for each physical core. ``quant`` names a
-    :class:`~glm3.domain.quantization.QuantScheme` that the weights are rounded by while they are loaded.
+    :class:`~glm3.domain.quantization.QuantScheme` that the weights are rounded by while they are loaded;
+    rounded ones stay as they are.
     ``kv_cache`` is the format of keys and values: fp32, fp16 or int8; by default fp16 beside rounded weights
     and fp32 beside others.
     """
@@ -75,5 +76,7 @@ class ModelBackend(Protocol):
             ParameterMismatchError: the weights do not fit the configuration.
             BackendError: the runtime is not usable here, or cannot do what the options ask.
             InvalidInputError: a weight is to be rounded and is not finite, or too large for its scale.
+            ConfigError: the weights are rounded already, by another scheme than the options ask.
+            CheckpointError: rounded weights are damaged, or of another version of the layout.
         """
         ...
