@@ -33,27 +33,20 @@ class NumpyCalibrator:
         whole = {**parameters, EMBEDDING: table, OUTPUT_LAYER: table}
         if config.post_layer_norm:
             whole[FINAL_NORM] = np.ones(config.hidden_size, np.float32)
-        block = _Block(config.evolve(num_layers=1, padded_vocab_size=len(table)), whole, with_moments)
+        moments: dict[str, FloatArray] = {}
+
+        def add(name: str, inputs: FloatArray) -> None:
+            products = inputs.T @ inputs
+            if name in moments:
+                moments[name] += products
+            else:
+                moments[name] = products
+
+        network = config.evolve(num_layers=1, padded_vocab_size=len(table))
+        block = NumpyModel(network, whole, add if with_moments else None)
         outputs, start = [], 0
         for state in states:
             ids = np.arange(start, start + len(state))
             outputs.append(block.hidden_states(ids[None])[-1][0])
             start += len(state)
-        return BlockPass(outputs, block.moments)
-
-
-class _Block(NumpyModel):
-    """A network that sums up what its matrices read."""
-
-    def __init__(self, config: ModelConfig, parameters: Mapping[str, FloatArray], with_moments: bool) -> None:
-        super().__init__(config, parameters)
-        self.moments: dict[str, FloatArray] = {}
-        self._with_moments = with_moments
-
-    def _linear(self, x: FloatArray, name: str) -> FloatArray:
-        if self._with_moments:
-            key = f"{name}.weight"
-            if key not in self.moments:
-                self.moments[key] = np.zeros((x.shape[1], x.shape[1]), np.float32)
-            self.moments[key] += x.T @ x
-        return super()._linear(x, name)
+        return BlockPass(outputs, moments)

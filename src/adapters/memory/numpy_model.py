@@ -5,7 +5,7 @@ It follows the formulas of the architecture literally and trades speed for being
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from attrs import frozen
@@ -68,17 +68,25 @@ class NumpyCache:
 class NumpyModel:
     """A ChatGLM3 network over float32 ``parameters`` with Hugging Face names.
 
+    ``observe`` is told the name of each matrix in a block, and what it reads, ``(seq, in)``.
+
     Raises:
         ParameterMismatchError: a parameter is missing, unexpected or of another shape.
     """
 
-    def __init__(self, config: ModelConfig, parameters: Mapping[str, FloatArray]) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        parameters: Mapping[str, FloatArray],
+        observe: Callable[[str, FloatArray], None] | None = None,
+    ) -> None:
         require_fit({name: array.shape for name, array in parameters.items()}, config)
         self._config = config
         self._parameters = {
             name: np.asarray(parameters[name], np.float32) for name in parameter_shapes(config)
         }
         self._prefix: dict[str, FloatArray] = {}
+        self._observe = observe
 
     @classmethod
     def random(cls, config: ModelConfig, seed: int, scale: float = 0.02) -> NumpyModel:
@@ -265,6 +273,8 @@ class NumpyModel:
         return x / rms * self._parameters[name]
 
     def _linear(self, x: FloatArray, name: str) -> FloatArray:
+        if self._observe is not None:
+            self._observe(name + ".weight", x)
         y = x @ self._parameters[name + ".weight"].T
         return y + self._parameters[name + ".bias"] if name + ".bias" in self._parameters else y
 
