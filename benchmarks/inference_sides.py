@@ -94,11 +94,11 @@ class Glm3:
         return self.stored_bytes - _arrays(self.model).get(EMBEDDING, 0)
 
     @property
-    def bits(self) -> int:
-        """Bits of a level in the dot products that this model's weights take."""
+    def bits(self) -> int | None:
+        """Bits of a level in the dot products that packed weights take; None where they are plain."""
         weights: dict[str, Any] = getattr(self.model, "_weights", {})
         packed = (weight for weight in weights.values() if isinstance(weight, PackedWeight))
-        return next((weight.scheme.bits for weight in packed), 8)
+        return next((weight.scheme.bits for weight in packed), None)
 
     @property
     def products(self) -> int:
