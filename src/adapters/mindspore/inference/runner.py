@@ -63,7 +63,7 @@ class NativeRunner:
         return scores
 
     def verify(self, cache: MindSporeCache, row: int, tokens: Sequence[int], tables: Tables) -> FloatArray:
-        """Append at most ``VERIFIABLE`` tokens to a row; return the scores ``(tokens, vocab)`` behind each."""
+        """Append up to ``VERIFIABLE`` tokens to a row; return the scores ``(tokens, vocab)`` behind each."""
         start, count = cache.prefix + cache.lengths[row], len(tokens)
         cos, sin = (table[start : start + count] for table in tables)
         ids, wanted = np.asarray(tokens, np.int32), np.arange(count, dtype=np.int32)
