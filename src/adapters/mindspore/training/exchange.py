@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 import mindspore as ms
@@ -33,15 +33,20 @@ class Group:
     size: int
     world: bool = True
 
-    def gather(self, rows: Tensor) -> Tensor:
-        """Return float32 rows of every rank, as many of each, one after another."""
+    def gathering(self) -> Callable[[Tensor], Tensor]:
+        """Return what makes of float32 rows, as many of each rank, those of all, one after another."""
         if self.world:
-            return ops.AllGather(group=self.name)(rows)
-        own = rows.asnumpy()
-        placed = np.zeros((self.size, *own.shape), np.float32)
-        placed[self.rank] = own
-        total = ops.AllReduce(group=self.name)(ms.Tensor.from_numpy(placed))
-        return total.reshape((-1, *own.shape[1:]))
+            gather: Callable[[Tensor], Tensor] = ops.AllGather(group=self.name)
+            return gather
+        total = ops.AllReduce(group=self.name)
+
+        def add_up(rows: Tensor) -> Tensor:
+            own = rows.asnumpy()
+            placed = np.zeros((self.size, *own.shape), np.float32)
+            placed[self.rank] = own
+            return total(ms.Tensor.from_numpy(placed)).reshape((-1, *own.shape[1:]))
+
+        return add_up
 
 
 @frozen

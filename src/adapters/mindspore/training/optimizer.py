@@ -89,7 +89,7 @@ class Optimizer(nn.Cell):
         self.updated = ParameterTuple([copies.get(p.name, p) for p in self.parameters])
         self.max_grad_norm = options.max_grad_norm
         self.sum = None if group is None else ops.AllReduce(group=group.name)
-        self.group = group
+        self.gather = None if group is None else group.gathering()
         self.everyone = None if norm is None else ops.AllReduce(group=norm.group.name)
         self.portions = () if norm is None else tuple(norm.portions[p.name] for p in self.parameters)
         self.take_parameters()
@@ -113,8 +113,8 @@ class Optimizer(nn.Cell):
         """
         for parameter, copy in zip(self.copied, self.copies, strict=True):
             whole = copy
-            if self.group is not None and parameter.name in self.rows:
-                whole = self.group.gather(copy)
+            if self.gather is not None and parameter.name in self.rows:
+                whole = self.gather(copy)
             if parameter.dtype == ms.float32:
                 ops.assign(parameter, whole)  # new memory each step would not fit where the old one was
             else:

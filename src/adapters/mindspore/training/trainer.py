@@ -15,16 +15,16 @@ from glm3.adapters.mindspore.communicator import MindSporeCommunicator
 from glm3.adapters.mindspore.kernels.base import Tensor
 from glm3.adapters.mindspore.network import ChatGLMNetwork
 from glm3.adapters.mindspore.runtime import graph_mode
-from glm3.adapters.mindspore.tensors import dtype_of, to_carrier, to_tensor
+from glm3.adapters.mindspore.tensors import dtype_of, to_carrier
 from glm3.adapters.mindspore.training.dropout import DropoutKey
 from glm3.adapters.mindspore.training.exchange import GradientExchange, Group, KeyValueExchange
 from glm3.adapters.mindspore.training.optimizer import Optimizer
+from glm3.adapters.mindspore.training.restoring import require_fit, set_parameter
 from glm3.adapters.mindspore.training.shared_job import SharedJob, group_of
 from glm3.adapters.mindspore.training.step import GradientStep, SplitStep, WholeStep
 from glm3.domain.errors import BackendError, InvalidInputError
 from glm3.domain.lazy_arrays import LazyArrays
 from glm3.domain.model_inputs import check_targets
-from glm3.domain.parameter_check import require_shapes
 from glm3.domain.ports.communicator import Communicator
 from glm3.domain.ports.training import MicroBatch, StepReport
 from glm3.domain.tensors import Array
@@ -75,7 +75,7 @@ class MindSporeTrainer:
         self._parameters: dict[str, Parameter] = {p.name: p for p in network.trainable_params()}
         for parameter in self._parameters.values():
             # Updates are in place: the memory must not be a caller's array or a mapped file.
-            _set(parameter, to_carrier(parameter))
+            set_parameter(parameter, to_carrier(parameter))
         if options.recompute:
             for layer in network.layers:
                 layer.recompute()
@@ -121,6 +121,7 @@ class MindSporeTrainer:
                 with self._collectives():
                     for exchange in self._exchanges:
                         exchange.sum(gradients)
+                    self._meet(self._parted.update, (settings, *gradients))
                     norm, finite = self._parted.update(settings, *gradients).asnumpy().tolist()
         with self._collectives():
             self._optimizer.give_parameters()
@@ -162,13 +163,13 @@ class MindSporeTrainer:
         else:
             wholes = self._shared.shares.held_arrays(parameters)
             own = self._shared.shares.updated_arrays(state)
-        _require_fit(self._parameters, wholes)
-        _require_fit({**moments, **dict.fromkeys(_SCALARS)}, own)
+        require_fit(self._parameters, wholes)
+        require_fit({**moments, **dict.fromkeys(_SCALARS)}, own)
         for name, parameter in self._parameters.items():
-            _set(parameter, wholes[name])
+            set_parameter(parameter, wholes[name])
         self._optimizer.take_parameters()
         for name, parameter in moments.items():
-            _set(parameter, own[name])
+            set_parameter(parameter, own[name])
         self._updates = int(state["step"])
         self._scale = evolve(
             self._scale, value=float(state["loss_scale"]), good_steps=int(state["good_steps"])
@@ -289,23 +290,3 @@ def _rows_of(
             found=type(communicator).__name__,
         )
     return rows
-
-
-def _require_fit(expected: Mapping[str, Parameter | None], found: Mapping[str, Array]) -> None:
-    """Check names, shapes and element types; an expected None is a scalar."""
-    require_shapes(
-        {name: array.shape for name, array in found.items()},
-        {name: () if p is None else tuple(p.shape) for name, p in expected.items()},
-    )
-    for name, parameter in expected.items():
-        if parameter is not None and found[name].dtype != dtype_of(parameter).carrier:
-            raise InvalidInputError(
-                "stored in another precision",
-                field=name,
-                expected=dtype_of(parameter).value,
-                found=found[name].dtype.name,
-            )
-
-
-def _set(parameter: Parameter, array: Array) -> None:
-    parameter.set_data(to_tensor(np.array(array), dtype_of(parameter)))
