@@ -13,12 +13,8 @@ from glm3.adapters.memory.numpy_quantizer import NumpyQuantizer
 from glm3.adapters.safetensors.store import SafetensorsStore
 from glm3.adapters.yaml.run_config_reader import YamlRunConfigReader
 from glm3.application.model_source import ModelSources
-from glm3.application.quantize_model import (
-    CalibrationParts,
-    QuantizationRequest,
-    QuantizationResult,
-    quantize_model,
-)
+from glm3.application.quantization_request import Calibration, QuantizationRequest
+from glm3.application.quantize_model import QuantizationResult, quantize_model
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.ports.quantizer import Quantizer
 from glm3.domain.quantization import QuantScheme
@@ -73,14 +69,18 @@ def quantize_folder(
     target: Path,
     scheme: str = "int4",
     quantizer: Quantizer | None = None,
-    calibrating: CalibrationParts | None = None,
+    calibration: Calibration | None = None,
     **options: object,
 ) -> QuantizationResult:
     """Round a folder of weights into another."""
-    request = QuantizationRequest(source=source, target=target, scheme=QuantScheme.parse(scheme), **options)
-    return quantize_model(
-        request, sources(source.parent), [STORE], quantizer or NumpyQuantizer(), calibrating
+    request = QuantizationRequest(
+        source=sources(source.parent).resolve(source),
+        target=target,
+        scheme=QuantScheme.parse(scheme),
+        calibration=calibration,
+        **options,
     )
+    return quantize_model(request, [STORE], quantizer or NumpyQuantizer())
 
 
 def write_official_folder(folder: Path, bits: int) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from glm3.adapters.memory.numpy_calibrator import NumpyCalibrator
 from glm3.adapters.memory.numpy_model import NumpyModel
 from glm3.adapters.memory.numpy_quantizer import NumpyQuantizer
 from glm3.application.calibration import CalibratedWeights, calibration_ids
-from glm3.application.quantize_model import CalibrationParts
+from glm3.application.quantization_request import Calibration
 from glm3.domain.errors import Glm3Error, InvalidInputError, MissingFileError, UsageError
 from glm3.domain.parameters import EMBEDDING, OUTPUT_LAYER
 from glm3.domain.quantization import QuantScheme, dequantize, quantize_rows
@@ -133,8 +133,8 @@ def test_a_folder_is_written_by_a_text(tmp_path):
     (source / "tokenizer.model").write_bytes(b"pieces")
     text = tmp_path / "text.txt"
     text.write_text("the quick brown fox\n" * 12, encoding="utf-8")
-    parts = CalibrationParts(NumpyCalibrator(), lambda path: Words())
-    quantize_folder(source, tmp_path / "by_text", calibrating=parts, calibration=text)
+    calibration = Calibration(tmp_path / "text.txt", NumpyCalibrator(), lambda path: Words())
+    quantize_folder(source, tmp_path / "by_text", calibration=calibration)
     quantize_folder(source, tmp_path / "without")
     found = []
     for name in ("by_text", "without"):
@@ -149,9 +149,9 @@ def test_a_folder_is_written_by_a_text(tmp_path):
 
 def test_a_text_needs_a_tokenizer(tmp_path):
     source = write_small_folder(tmp_path / "model")
-    parts = CalibrationParts(NumpyCalibrator(), lambda path: Words())
+    calibration = Calibration(tmp_path / "text.txt", NumpyCalibrator(), lambda path: Words())
     with pytest.raises(MissingFileError, match=r"tokenizer\.model"):
-        quantize_folder(source, tmp_path / "made", calibrating=parts, calibration=tmp_path / "text.txt")
+        quantize_folder(source, tmp_path / "made", calibration=calibration)
 
 
 @pytest.mark.parametrize(

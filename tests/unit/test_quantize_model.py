@@ -10,6 +10,7 @@ import pytest
 from glm3.adapters.memory.numpy_quantizer import NumpyQuantizer
 from glm3.application.convert import ConversionRequest, convert
 from glm3.application.inspect_checkpoint import inspect_checkpoint
+from glm3.application.model_source import ModelSource
 from glm3.application.training_checks import require_weights
 from glm3.application.training_start import TrainingStart
 from glm3.domain.errors import (
@@ -24,6 +25,7 @@ from glm3.domain.parameters import EMBEDDING, OUTPUT_LAYER
 from glm3.domain.quantization import QuantScheme, dequantize, quantize_rows
 from glm3.domain.quantization.rounded_checkpoint import rounded_checkpoint
 from glm3.domain.quantization.stored import PACKED_KEY, PackedHeader
+from glm3.entrypoints.container import build_container
 from glm3.entrypoints.quantization import quantization_request
 from support.rounded_folders import (
     STORE,
@@ -34,6 +36,8 @@ from support.rounded_folders import (
     write_plain_folder,
     write_small_folder,
 )
+
+EMPTY = ModelSource(name="none", config=small_config(), weights=None, tokenizer=None)
 
 
 @pytest.fixture(scope="module")
@@ -187,11 +191,13 @@ def test_an_adapter_among_the_weights_is_refused(tmp_path):
 )
 def test_unknown_schemes_are_refused(tmp_path, options):
     with pytest.raises(ConfigError):
-        quantization_request("tiny", tmp_path, **options)
+        quantization_request(build_container(), EMPTY, tmp_path, **options)
 
 
 def test_options_make_a_scheme(tmp_path):
-    request = quantization_request("tiny", tmp_path, quant="int4", group_size=64, embedding="keep")
+    request = quantization_request(
+        build_container(), EMPTY, tmp_path, quant="int4", group_size=64, embedding="keep"
+    )
     assert request.scheme == QuantScheme(4, 64)
     assert request.scheme_of(EMBEDDING) is None
     assert request.scheme_of(OUTPUT_LAYER) == QuantScheme(4, 64)

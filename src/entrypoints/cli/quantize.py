@@ -68,28 +68,24 @@ def quantize(
     from glm3.entrypoints.cli.loading import container
     from glm3.entrypoints.cli.output import answer, answer_json, note
     from glm3.entrypoints.cli.progress import progress, size
-    from glm3.entrypoints.quantization import calibration_parts, quantization_request
+    from glm3.entrypoints.quantization import quantization_request
 
-    request = quantization_request(
-        model,
-        output,
-        quant=quant,
-        group_size=group_size,
-        embedding=embedding,
-        head=head,
-        calibration=calibration,
-        overwrite=overwrite,
-    )
     parts = container(settings_of(context))
-    with progress("rounding", quiet=quiet) as report:
-        result = quantize_model(
-            request,
-            parts.sources(),
-            parts.checkpoint_stores(),
-            parts.quantizer(),
-            calibration_parts(parts),
-            report,
+    with progress("downloading", quiet=quiet) as report:
+        request = quantization_request(
+            parts,
+            model,
+            output,
+            quant=quant,
+            group_size=group_size,
+            embedding=embedding,
+            head=head,
+            calibration=calibration,
+            overwrite=overwrite,
+            downloading=lambda file, done, total: report(done, total, file),
         )
+    with progress("rounding", quiet=quiet) as report:
+        result = quantize_model(request, parts.checkpoint_stores(), parts.quantizer(), report)
     if as_json:
         answer_json(
             {

@@ -7,7 +7,7 @@ from pathlib import Path
 from glm3.application.convert import Progress
 from glm3.application.quantize_model import QuantizationResult, quantize_model
 from glm3.entrypoints.container import build_container
-from glm3.entrypoints.quantization import calibration_parts, quantization_request
+from glm3.entrypoints.quantization import quantization_request
 
 __all__ = ["quantize"]
 
@@ -40,7 +40,9 @@ def quantize(
     Raises:
         Glm3Error: see :func:`glm3.application.quantize_model.quantize_model`.
     """
+    parts = build_container()
     request = quantization_request(
+        parts,
         source,
         target,
         quant=quant,
@@ -50,12 +52,4 @@ def quantize(
         calibration=calibration,
         overwrite=overwrite,
     )
-    parts = build_container()
-    return quantize_model(
-        request,
-        parts.sources(),
-        parts.checkpoint_stores(),
-        parts.quantizer(),
-        calibration_parts(parts),
-        progress,
-    )
+    return quantize_model(request, parts.checkpoint_stores(), parts.quantizer(), progress)
