@@ -10,7 +10,6 @@ import pytest
 from glm3.adapters.memory.numpy_quantizer import NumpyQuantizer
 from glm3.application.convert import ConversionRequest, convert
 from glm3.application.inspect_checkpoint import inspect_checkpoint
-from glm3.application.model_source import ModelSource
 from glm3.application.training_checks import require_weights
 from glm3.application.training_start import TrainingStart
 from glm3.domain.errors import (
@@ -36,8 +35,6 @@ from support.rounded_folders import (
     write_plain_folder,
     write_small_folder,
 )
-
-EMPTY = ModelSource(name="none", config=small_config(), weights=None, tokenizer=None)
 
 
 @pytest.fixture(scope="module")
@@ -191,12 +188,12 @@ def test_an_adapter_among_the_weights_is_refused(tmp_path):
 )
 def test_unknown_schemes_are_refused(tmp_path, options):
     with pytest.raises(ConfigError):
-        quantization_request(build_container(), EMPTY, tmp_path, **options)
+        quantization_request(build_container(), "tiny", tmp_path, **options)
 
 
 def test_options_make_a_scheme(tmp_path):
     request = quantization_request(
-        build_container(), EMPTY, tmp_path, quant="int4", group_size=64, embedding="keep"
+        build_container(), "tiny", tmp_path, quant="int4", group_size=64, embedding="keep"
     )
     assert request.scheme == QuantScheme(4, 64)
     assert request.scheme_of(EMBEDDING) is None
