@@ -54,9 +54,20 @@ class TestChat:
         assert "tokens/s" not in quiet.stderr
         assert "loading" not in quiet.stderr
 
-    def test_mindspore_gives_the_same_answer(self, model: Path) -> None:
-        arguments = ("chat", "-m", str(model), "-p", "你好", "--max-new-tokens", "6", "--greedy", "-q")
-        numpy, mindspore = (glm3(*arguments, backend=backend) for backend in ("numpy", "mindspore"))
+    def test_mindspore_gives_the_same_answer_with_look_up_and_without(self, model: Path) -> None:
+        arguments = (
+            "chat",
+            "-m",
+            str(model),
+            "-p",
+            "你好你好你好",
+            "--max-new-tokens",
+            "24",
+            "--greedy",
+            "-q",
+        )
+        numpy = glm3(*arguments, "--no-lookup", backend="numpy")
+        mindspore = glm3(*arguments, "--lookup", backend="mindspore")
         assert mindspore.returncode == 0
         assert mindspore.stdout == numpy.stdout != ""
         assert mindspore.stderr == "[cut off: the limit of tokens is reached]\n", "MindSpore itself is silent"
