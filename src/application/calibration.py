@@ -97,7 +97,7 @@ class CalibratedWeights:
 
     def _read(self, name: str, rows: slice | None = None) -> FloatArray:
         spec = self._stored[name]
-        wide = np.array(to_float32(self._reader.read(spec.name, rows), spec.dtype))
+        wide = to_float32(self._reader.read(spec.name, rows), spec.dtype)
         if not np.isfinite(wide).all():
             raise InvalidInputError("holds NaN or an infinity", field=name, expected="finite weights")
         return wide
@@ -114,13 +114,14 @@ class CalibratedWeights:
         names = {name: first + name[len(prefix) :] for name in self._stored if name.startswith(prefix)}
         parameters = {own: self._read(name) for name, own in names.items()}
         seen = self._calibrator.run_block(self._config, parameters, self._states, with_moments=True)
+        moments = dict(seen.moments)
+        del seen
         for name, own in names.items():
             if name in self._forms:
-                factor = feedback_factor(seen.moments[own])
+                factor = feedback_factor(moments.pop(own))
                 rounded = _rounded(parameters[own], factor, self._forms[name], name)
                 self._ready[name] = rounded
                 parameters[own] = dequantize(rounded)
-        del seen
         self._states = self._calibrator.run_block(
             self._config, parameters, self._states, with_moments=False
         ).states

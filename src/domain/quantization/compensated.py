@@ -20,7 +20,7 @@ from glm3.domain.quantization.scheme import QuantScheme
 
 __all__ = ["feedback_factor", "round_compensated"]
 
-_DAMPING = 0.01  # of the mean moment, added to each: the paper's choice
+_DAMPINGS = (0.01, 0.1, 1.0)  # of the mean moment, added to each: the paper's choice, and more if it must be
 _BLOCK = 128  # columns whose errors reach the others together; every group size divides it
 _WIDE = 6000  # inputs from which float64 would take gigabytes
 
@@ -31,17 +31,39 @@ def feedback_factor(moments: FloatArray) -> FloatArray:
     """Return the upper triangular U with ``inverse(moments) = U.T @ U``, for ``(in, in)`` summed products.
 
     Raises:
-        InvalidInputError: the moments are not finite.
+        InvalidInputError: the moments are not finite, or no inverse can be found.
     """
     if not np.isfinite(moments).all():
         raise InvalidInputError("the inputs of a matrix are not finite", expected="finite weights and text")
-    damped: FloatArray = moments.astype(np.float32 if len(moments) > _WIDE else np.float64)
-    diagonal = np.einsum("ii->i", damped)
-    diagonal += _DAMPING * diagonal.mean() + np.finfo(np.float32).tiny
     # Turned by half a circle the lower factor of the moments is an upper one, whose inverse is U.
-    upper = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
-    factor: FloatArray = np.linalg.inv(upper)
-    return factor
+    for damping in _DAMPINGS:
+        damped: FloatArray = moments[::-1, ::-1].astype(np.float32 if len(moments) > _WIDE else np.float64)
+        diagonal = np.einsum("ii->i", damped)
+        diagonal += damping * diagonal.mean() + np.finfo(np.float32).tiny
+        try:
+            upper = np.ascontiguousarray(np.linalg.cholesky(damped)[::-1, ::-1])
+        except np.linalg.LinAlgError:  # too few tokens for so many inputs, in float32
+            continue
+        del damped
+        _invert(upper)
+        return upper
+    raise InvalidInputError(
+        "the inputs of a matrix depend on each other too much",
+        expected="a text of thousands of different tokens",
+    )
+
+
+def _invert(upper: FloatArray) -> None:
+    """Replace an upper triangular matrix by its inverse, with little memory beside it."""
+    half = len(upper) // 2
+    if len(upper) <= _BLOCK:
+        upper[:] = np.linalg.inv(upper)
+        return
+    first, corner, last = upper[:half, :half], upper[:half, half:], upper[half:, half:]
+    _invert(first)
+    _invert(last)
+    corner[:] = first @ corner
+    corner[:] = corner @ -last
 
 
 def round_compensated(rows: NDArray[np.float32], factor: FloatArray, scheme: QuantScheme) -> PackedWeight:
