@@ -52,7 +52,10 @@ def test_inputs_that_have_nothing_in_common_change_nothing(scheme):
     assert np.mean(moved == plain) > 0.99  # ties may fall either way
 
 
-def test_the_factor_is_that_of_the_inverse():
+@pytest.mark.parametrize("panel", [7, 16, 512])
+def test_the_factor_is_that_of_the_inverse(monkeypatch, panel):
+    monkeypatch.setattr("glm3.domain.quantization.compensated._PANEL", panel)
+    monkeypatch.setattr("glm3.domain.quantization.compensated._BLOCK", panel)
     seen = correlated(3, 400, 48).astype(np.float64)
     moments = seen.T @ seen
     factor = feedback_factor(moments)

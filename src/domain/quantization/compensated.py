@@ -22,6 +22,7 @@ __all__ = ["feedback_factor", "round_compensated"]
 
 _DAMPINGS = (0.01, 0.1, 1.0)  # of the mean moment, added to each: the paper's choice, and more if it must be
 _BLOCK = 128  # columns whose errors reach the others together; every group size divides it
+_PANEL = 512  # columns that are factorised together
 _WIDE = 6000  # inputs from which float64 would take gigabytes
 
 FloatArray = NDArray[Any]
@@ -41,9 +42,10 @@ def feedback_factor(moments: FloatArray) -> FloatArray:
         diagonal = np.einsum("ii->i", damped)
         diagonal += damping * diagonal.mean() + np.finfo(np.float32).tiny
         try:
-            upper = np.ascontiguousarray(np.linalg.cholesky(damped)[::-1, ::-1])
+            _factorize(damped)
         except np.linalg.LinAlgError:  # too few tokens for so many inputs, in float32
             continue
+        upper: FloatArray = np.ascontiguousarray(damped[::-1, ::-1])
         del damped
         _invert(upper)
         return upper
@@ -51,6 +53,21 @@ def feedback_factor(moments: FloatArray) -> FloatArray:
         "the inputs of a matrix depend on each other too much",
         expected="a text of thousands of different tokens",
     )
+
+
+def _factorize(matrix: FloatArray) -> None:
+    """Replace a symmetric matrix by its lower Cholesky factor; numpy's own would widen and copy all of it."""
+    size = len(matrix)
+    for first in range(0, size, _PANEL):
+        last = min(first + _PANEL, size)
+        corner = np.linalg.cholesky(matrix[first:last, first:last])
+        matrix[first:last, first:last] = corner
+        matrix[first:last, last:] = 0
+        matrix[last:, first:last] = matrix[last:, first:last] @ np.linalg.inv(corner).T
+        for column in range(last, size, _PANEL):
+            end = min(column + _PANEL, size)
+            below = matrix[column:, first:last]
+            matrix[column:, column:end] -= below @ below[: end - column].T
 
 
 def _invert(upper: FloatArray) -> None:
