@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import mindspore as ms
 import pytest
+from mindspore.graph.api import _pynative_executor
 
 from glm3.adapters.mindspore.backend import MindSporeBackend
 from glm3.adapters.mindspore.communicator import device_of_job
@@ -91,6 +92,16 @@ def test_what_an_operator_says_is_a_finding(references):
         assert not outcome.passed
         assert outcome.failure == "The kernel Swiglu unregistered."
         assert "--collect-logs" in judge_operator(outcome).advice
+
+
+def test_a_failure_leaves_no_recording_of_gradients(references):
+    """While MindSpore records, operators that come later, a model's for example, give wrong numbers."""
+
+    def fail(*_):
+        raise RuntimeError("The kernel Swiglu unregistered.")
+
+    assert not any(outcome.passed for outcome in outcomes({"Swiglu": fail}, references))
+    assert not _pynative_executor.grad_flag()
 
 
 def test_not_a_number_never_passes():

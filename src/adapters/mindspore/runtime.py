@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from glm3.domain.errors import BackendError
 
-__all__ = ["graph_mode", "prepare"]
+__all__ = ["forget_gradients", "graph_mode", "prepare"]
 
 _prepared: str | None = None
 
@@ -70,6 +70,14 @@ def prepare(threads: int | None = None, target: str = "CPU") -> None:
     mindspore.runtime.launch_blocking()
     if threads is not None:
         mindspore.runtime.dispatch_threads_num(threads)
+
+
+def forget_gradients() -> None:
+    """End what an exception inside ``mindspore.grad`` left open: later operators gave wrong numbers."""
+    from mindspore.graph.api import _pynative_executor
+
+    _pynative_executor.clear_res()
+    _pynative_executor.set_grad_flag(False)
 
 
 @contextmanager

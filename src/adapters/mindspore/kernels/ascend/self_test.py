@@ -15,6 +15,7 @@ from mindspore import Parameter, ops
 
 from glm3.adapters.mindspore.kernels.ascend.rules import CAUSAL_MASK_SIZE
 from glm3.adapters.mindspore.kernels.base import HeadLayout, Tensor
+from glm3.adapters.mindspore.runtime import forget_gradients
 from glm3.domain.ascend_self_test import OperatorOutcome
 from glm3.domain.errors import Glm3Error
 
@@ -53,6 +54,7 @@ def compare_operators(
             expected, stock_ms = _timed(partial(call, references[operator]))
             found, fused_ms = _timed(partial(call, fused[operator]))
         except (RuntimeError, TypeError, ValueError, Glm3Error) as failure:
+            forget_gradients()
             yield evolve(outcome, failure=str(failure).strip().splitlines()[0])
             continue
         error = max(_difference(a, b) for a, b in zip(found, expected, strict=True))
