@@ -144,8 +144,8 @@ class TrainingPreparation:
             adapted = config.model.pet_config is not None
             require_trainable(cut, world_size, start.config, adapted=adapted, evaluated=config.do_eval)
             sharing = world_size if cut.optimizer_parallel or cut.model_parallel > 1 else None
-        require_same_sharing(start, self.communicator.rank, sharing)
         require_same_ways(start, cut)
+        require_same_sharing(start, self.communicator.rank, sharing)
         tokenizer_path, tokenizer = self._tokenizer(dataset, start)
         require_weights(start, self.stores)
         batch = BatchPlan.of(config, world_size)

@@ -132,7 +132,7 @@ def test_a_truncated_file_is_refused(ckpt: Path, tmp_path: Path, cut: int) -> No
         ("empty", "y.ckpt", "ckpt", 1, "no checkpoint of a known format"),
         ("golden", "y.txt", "ckpt", 2, ".ckpt"),
         ("golden", "y.ckpt", "hf", 2, "folder"),
-        ("golden", "y.ckpt", "gguf", 2, "'gguf' is not one of"),
+        ("golden", "y.ckpt", "onnx", 2, "'onnx' is not one of"),
         ("golden", "/sys/glm3-test/y.ckpt", "ckpt", 1, "/sys/glm3-test"),
     ],
 )
