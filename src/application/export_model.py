@@ -11,11 +11,10 @@ from attrs import frozen
 from glm3.application.checkpoint_stores import find_store
 from glm3.application.convert import Progress
 from glm3.application.model_source import ModelSource, ModelSources
+from glm3.application.plain_weights import require_plain, require_weights
 from glm3.domain.atomic_write import staged_file
-from glm3.domain.errors import ConfigError, MissingFileError, ParameterMismatchError, UsageError
-from glm3.domain.parameter_check import compare_parameters
-from glm3.domain.parameters import from_mindspore_name, parameter_shapes
-from glm3.domain.ports.checkpoint_store import CheckpointReader, CheckpointStore
+from glm3.domain.errors import ConfigError, MissingFileError, UsageError
+from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.ports.model_exporter import ExportableModel, ModelExporter
 from glm3.domain.ports.tokenizer import SupportsPieces, Tokenizer
 from glm3.domain.quantization.rounded_checkpoint import refuse_rounded
@@ -30,7 +29,6 @@ class ExportRequest:
 
     source: Path
     target: Path
-    suffix: str
     encoding: str | None = None
     overwrite: bool = False
 
@@ -71,17 +69,14 @@ def export_model(
     weights, vocabulary = _require_parts(model, open_tokenizer)
     with find_store(weights, stores).open(weights) as reader:
         refuse_rounded(reader, "written for other programs")
-        names = _require_parameters(reader, model, weights)
-        specs = [
-            TensorSpec(name, reader.tensors[stored].dtype, reader.tensors[stored].shape)
-            for name, stored in names.items()
-        ]
+        stored = require_plain(reader, model, weights, "written for other programs")
+        specs = [TensorSpec(name, spec.dtype, spec.shape) for name, spec in stored.items()]
         exportable = ExportableModel(
             name=model.name,
             config=model.config,
             pieces=vocabulary.pieces(),
             tensors=specs,
-            read=lambda spec, rows: reader.read(names[spec.name], rows),
+            read=lambda spec, rows: reader.read(stored[spec.name].name, rows),
         )
         stored_as = [exporter.stored(spec, encoding) for spec in specs]
         done, total = 0, sum(spec.nbytes for spec in specs)
@@ -112,8 +107,8 @@ def _require_suitable(request: ExportRequest, exporter: ModelExporter) -> str:
         raise UsageError(
             "no such encoding", field="encoding", expected=", ".join(exporter.encodings), found=encoding
         )
-    if request.target.suffix != request.suffix:
-        raise UsageError("needs a file name", path=request.target, expected=f"*{request.suffix}")
+    if request.target.suffix != exporter.suffix:
+        raise UsageError("needs a file name", path=request.target, expected=f"*{exporter.suffix}")
     if request.target.exists() and not request.overwrite:
         raise UsageError(
             "exists already", path=request.target, hint="choose another name or ask to overwrite it"
@@ -124,18 +119,9 @@ def _require_suitable(request: ExportRequest, exporter: ModelExporter) -> str:
 def _require_parts(
     model: ModelSource, open_tokenizer: Callable[[Path], Tokenizer]
 ) -> tuple[Path, SupportsPieces]:
-    if model.weights is None:
-        raise MissingFileError("there are no weights to write", field=model.name)
-    if model.adapter is not None:
-        raise UsageError(
-            "an adapter is not written together with its base",
-            field=model.name,
-            hint="glm3 merge folds it in; then write the result",
-        )
+    weights = require_weights(model, "written for other programs")
     if model.tokenizer is None:
-        raise MissingFileError(
-            "there is no tokenizer.model", path=model.weights, hint="put it beside the weights"
-        )
+        raise MissingFileError("there is no tokenizer.model", path=weights, hint="put it beside the weights")
     tokenizer = open_tokenizer(model.tokenizer)
     if not isinstance(tokenizer, SupportsPieces):
         raise UsageError("this tokenizer cannot list its vocabulary", path=model.tokenizer)
@@ -146,20 +132,4 @@ def _require_parts(
             expected=f"at most {model.config.padded_vocab_size}",
             found=tokenizer.special_tokens.vocab_size,
         )
-    return model.weights, tokenizer
-
-
-def _require_parameters(reader: CheckpointReader, model: ModelSource, path: Path) -> dict[str, str]:
-    """Return the stored name of every parameter by its own, in the network's order."""
-    stored = {from_mindspore_name(name): name for name in reader.tensors}
-    differences = compare_parameters(
-        {name: reader.tensors[tensor].shape for name, tensor in stored.items()}, model.config
-    )
-    if differences.missing or differences.mis_shaped:
-        raise ParameterMismatchError(
-            path=path,
-            missing=differences.missing,
-            mis_shaped=differences.mis_shaped,
-            hint="the weights are not whole, or the configuration is another model's",
-        )
-    return {name: stored[name] for name in parameter_shapes(model.config)}
+    return weights, tokenizer

@@ -16,12 +16,11 @@ from glm3.application.calibration import CalibratedWeights
 from glm3.application.checkpoint_stores import find_store, store_of_format
 from glm3.application.conversion_target import require_target
 from glm3.application.convert import Progress
+from glm3.application.plain_weights import require_plain, require_weights
 from glm3.application.quantization_request import (
     QuantizationRequest,
     calibration_of,
     require_forms,
-    require_plain,
-    require_weights,
     target_specs,
 )
 from glm3.application.rounding_error import RoundingErrors
@@ -30,6 +29,7 @@ from glm3.domain.atomic_write import publish, staging_folder, write_durably
 from glm3.domain.ports.checkpoint_store import CheckpointReader, CheckpointStore, CheckpointWriter
 from glm3.domain.ports.quantizer import Quantizer
 from glm3.domain.quantization import ROW_BLOCK, PackedWeight
+from glm3.domain.quantization.rounded_checkpoint import refuse_rounded
 from glm3.domain.quantization.stored import MatrixForm, PackedHeader, packed_arrays
 from glm3.domain.tensors import Array, DType, TensorSpec, row_slabs
 
@@ -74,13 +74,14 @@ def quantize_model(
     """
     begun = time.monotonic()
     model = request.source
-    weights = require_weights(model)
+    weights = require_weights(model, "rounded")
     require_target(request.target, "hf", weights, request.overwrite)
     config = model.config.evolve(quantization_bit=0, checkpoint_name_or_path=None)
     errors = RoundingErrors()
     sequences = calibration_of(request)
     with find_store(weights, stores).open(weights) as reader:
-        stored = require_plain(reader, model, weights)
+        refuse_rounded(reader, "rounded again")
+        stored = require_plain(reader, model, weights, "rounded")
         forms = require_forms(request, stored)
         specs = [made for name, spec in stored.items() for made in target_specs(name, spec, forms)]
         with staging_folder(request.target, sum(spec.nbytes for spec in specs)) as work:

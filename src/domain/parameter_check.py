@@ -115,7 +115,7 @@ def require_shapes(
         )
 
 
-def require_fit(found: Mapping[str, Shape], config: ModelConfig) -> None:
+def require_fit(found: Mapping[str, Shape], config: ModelConfig, path: Path | None = None) -> None:
     """Check that a checkpoint holds exactly the network's parameters, by Hugging Face name.
 
     Raises:
@@ -124,6 +124,7 @@ def require_fit(found: Mapping[str, Shape], config: ModelConfig) -> None:
     differences = compare_parameters(found, config)
     if differences:
         raise ParameterMismatchError(
+            path=path,
             missing=differences.missing,
             unexpected=differences.unexpected,
             mis_shaped=differences.mis_shaped,

@@ -158,6 +158,13 @@ def test_faulty_weights_leave_nothing_behind(tmp_path, folder):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 
+def test_a_prefix_among_the_weights_is_not_left_out_in_silence(tmp_path, folder):
+    prefix = {"transformer.prefix_encoder.embedding.weight": np.zeros((4, 8), np.float32)}
+    spoil(folder, lambda arrays: arrays.update(prefix))
+    with pytest.raises(UsageError, match=r"prefix_encoder\.embedding"):
+        export_gguf(folder, tmp_path / "x.gguf")
+
+
 def test_targets_that_do_not_suit_are_refused(tmp_path):
     with pytest.raises(UsageError, match="no such encoding"):
         export_gguf(TINY, tmp_path / "x.gguf", encoding="q5_k")

@@ -48,6 +48,10 @@ class GgufExporter:
         self._gguf = gguf
 
     @property
+    def suffix(self) -> str:
+        return ".gguf"
+
+    @property
     def encodings(self) -> Sequence[str]:
         return "f16", "q8_0", "q4_0"
 

@@ -34,6 +34,11 @@ class ModelExporter(Protocol):
     """One file format of other programs."""
 
     @property
+    def suffix(self) -> str:
+        """What the names of its files end in."""
+        ...
+
+    @property
     def encodings(self) -> Sequence[str]:
         """How weights can be stored, the default first."""
         ...

@@ -147,7 +147,6 @@ def _export(
     request = ExportRequest(
         source=source,
         target=target,
-        suffix=".gguf",
         encoding=None if encoding is None else encoding.value,
         overwrite=overwrite,
     )

@@ -26,9 +26,7 @@ def export_gguf(
     Raises:
         Glm3Error: see :func:`glm3.application.export_model.export_model`.
     """
-    request = ExportRequest(
-        source=Path(source), target=Path(target), suffix=".gguf", encoding=encoding, overwrite=overwrite
-    )
+    request = ExportRequest(source=Path(source), target=Path(target), encoding=encoding, overwrite=overwrite)
     parts = build_container()
     return export_model(
         request,
