@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from glm3.adapters.memory.numpy_model import NumpyModel
 from glm3.adapters.memory.scripted_model import ScriptedModel, hashed_scores
-from glm3.domain.errors import ContextLengthError, InvalidInputError
+from glm3.domain.errors import BackendError, ContextLengthError, InvalidInputError
 from glm3.domain.ports.model import (
     LanguageModel,
     SupportsForward,
@@ -56,6 +56,12 @@ def case_name(case):
 ids = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=8)
 # The fixtures are built once for the module and hold no state that a draw could change.
 drawn = settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Cut caches so that the shortest rows have several blocks."""
+    monkeypatch.setattr("glm3.adapters.mindspore.inference.cache.BLOCK_SIZE", 4)
 
 
 @pytest.fixture(scope="module", params=[Case(ScriptedModel), *NETWORKS], ids=case_name)
@@ -197,6 +203,48 @@ def test_a_copied_row_goes_its_own_way(model, shared, left, right):
     scores = model.extend(cache, [0, 1], [left, right])
     assert_same(scores[0], scores_of(model, shared + left))
     assert_same(scores[1], scores_of(model, shared + right))
+
+
+@drawn
+@given(
+    shared=st.lists(st.integers(0, VOCAB - 1), min_size=2, max_size=12),
+    kept=st.integers(0, 12),
+    left=ids,
+    right=ids,
+)
+def test_a_row_takes_over_a_beginning_of_another(model, shared, kept, left, right):
+    """Blocks are shared at first; what is written afterwards is seen by the row that wrote it alone."""
+    kept = min(kept, len(shared))
+    cache = model.new_cache(3, 24)
+    model.extend(cache, [0, 1], [shared, right])
+    free = cache.free_blocks
+    cache.copy_row(0, 1, kept)
+    assert cache.free_blocks > free
+    assert [cache.length(row) for row in range(3)] == [len(shared), kept, 0]
+    needed = cache.growth([1, 0], [len(right), len(left)])
+    free = cache.free_blocks
+    scores = model.extend(cache, [1, 0], [right, left])
+    assert free - cache.free_blocks == needed
+    assert_same(scores[0], scores_of(model, shared[:kept] + right))
+    assert_same(scores[1], scores_of(model, shared + left))
+    for row in range(3):
+        cache.truncate(row, 0)
+    assert cache.free_blocks == cache.blocks
+
+
+def test_a_pool_that_is_full_refuses_and_keeps_what_it_holds(model):
+    """It is for one full row at least; what a row gives back, others can take."""
+    capacity = min(3 * model.new_cache(1, 4).block_size, model.config.seq_length)
+    cache = model.new_cache(3, capacity, pool_tokens=1)
+    assert cache.blocks == -(-capacity // cache.block_size)
+    first = [token % VOCAB for token in range(capacity - 1)]
+    model.extend(cache, [0], [first])
+    with pytest.raises(BackendError, match="pool of the KV cache is full"):
+        model.extend(cache, [0, 1], [[3], [5]])
+    assert [cache.length(row) for row in range(3)] == [len(first), 0, 0]
+    assert_same(model.extend(cache, [0], [[3]])[0], scores_of(model, [*first, 3]))
+    cache.truncate(0, 0)
+    assert_same(model.extend(cache, [1], [[5]])[0], scores_of(model, [5]))
 
 
 def test_a_full_row_refuses_and_keeps_its_tokens(model):

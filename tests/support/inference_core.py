@@ -77,23 +77,44 @@ def plain_matrix(carrier: np.ndarray, dtype: DType) -> Matrix:
 
 
 class LayerStore:
-    """One layer's cache as numpy arrays."""
+    """One layer's cache as numpy arrays: a pool of blocks."""
 
-    def __init__(self, format_: str, rows: int, capacity: int, kv_heads: int, head_dim: int) -> None:
+    def __init__(self, format_: str, blocks: int, block_size: int, kv_heads: int, head_dim: int) -> None:
         dtype = {"fp32": np.float32, "fp16": np.float16, "int8": np.int8}[format_]
-        shape = (rows, capacity, kv_heads, head_dim)
+        shape = (blocks, block_size, kv_heads, head_dim)
         self.shape = CacheShape(CACHE_FORMATS[format_], *shape)
         self.numbers = [np.zeros(shape, dtype) for _ in range(2)]
         self.scales = (
             [np.zeros(shape[:3], np.float32) for _ in range(2)] if format_ == "int8" else [None, None]
         )
+        self.tables: list[np.ndarray] = []
         self.layer = LayerCache(*(_address(array) for array in (*self.numbers, *self.scales)))
 
+    def span(self, table: Sequence[int], offset: int, start: int, length: int) -> Span:
+        """Describe new tokens of a sequence that has these blocks."""
+        blocks = np.array(table, np.int32)
+        self.tables.append(blocks)
+        return Span(_address(blocks), len(blocks), offset, start, length)
+
+    def slots(self, table: Sequence[int], length: int) -> np.ndarray:
+        """Return where the first positions of a sequence are among all places of the pool."""
+        positions, size = np.arange(length), self.shape.block_size
+        return np.asarray(table, np.int64)[positions // size] * size + positions % size
+
+    @property
+    def flat(self) -> list[np.ndarray]:
+        """The numbers by place: keys and values ``(places, kv_heads, head_dim)``."""
+        return [numbers.reshape(-1, *numbers.shape[2:]) for numbers in self.numbers]
+
+    @property
+    def flat_scales(self) -> list[np.ndarray | None]:
+        return [None if s is None else s.reshape(-1, s.shape[2]) for s in self.scales]
+
     def widened(self) -> list[np.ndarray]:
-        """Return the keys and values that are stored, in float64."""
+        """Return the keys and values that are stored, in float64, by place."""
         return [
             numbers.astype(np.float64) * (1 if scales is None else scales[..., None].astype(np.float64))
-            for numbers, scales in zip(self.numbers, self.scales, strict=True)
+            for numbers, scales in zip(self.flat, self.flat_scales, strict=True)
         ]
 
 

@@ -91,7 +91,7 @@ def test_a_claimed_row_holds_a_beginning_of_the_prompt_and_the_cache_agrees(data
         assert kept <= best < len(prompt)
         assert cache.ids[row] == prompt[:kept]
         rest = prompt[kept:]
-        cache.ids[row].extend(rest)
+        cache.write([row], [rest])
         rows.append(row, rest)
         held[row] = prompt
         assert all(cache.ids[other] == ids for other, ids in held.items())
@@ -102,7 +102,7 @@ def test_what_a_failed_call_left_in_the_cache_is_dropped():
     cache = ScriptedCache(1, 64)
     rows = KVRows(cache)
     row, _ = rows.claim(np.array([1, 2], np.int32))
-    cache.ids[row].extend([1, 2, 9])
+    cache.write([row], [[1, 2, 9]])
     rows.append(row, [1, 2])
     rows.release(row)
     assert rows.claim(np.array([1, 2, 3], np.int32)) == (0, 2)

@@ -15,7 +15,6 @@ from support.inference_core import (
     TARGETS,
     LayerStore,
     Matrix,
-    Span,
     inference_core,
     numbers_of,
     packed_matrix,
@@ -252,12 +251,23 @@ def test_edges_of_narrowing(core):
 TOLERANCES = {"fp32": 2e-6, "fp16": 2e-3, "int8": 3e-2}
 
 
+BLOCK_SIZES = st.one_of(st.sampled_from([1, 16, 64, 128]), st.integers(2, 300))
+
+
 @st.composite
 def attention_cases(draw):
     kv, group = draw(st.sampled_from([(1, 1), (1, 3), (2, 1), (2, 16), (1, 70), (3, 5)]))
     lengths = st.one_of(st.integers(1, 5), st.integers(1, 140))
     spans = draw(st.lists(st.tuples(st.integers(0, 130), lengths), min_size=1, max_size=3))
-    return kv, group, 4 * draw(st.integers(1, 18)), spans, draw(st.sampled_from(list(TOLERANCES)))
+    formats = st.sampled_from(list(TOLERANCES))
+    return kv, group, 4 * draw(st.integers(1, 18)), spans, draw(formats), draw(BLOCK_SIZES)
+
+
+def random_tables(seed, size, lengths):
+    """Return tables for sequences of these lengths, and how many blocks there are, two more than needed."""
+    counts = [-(-length // size) for length in lengths]
+    blocks = list(map(int, np.random.default_rng(seed).permutation(sum(counts) + 2)))
+    return [[blocks.pop() for _ in range(count)] for count in counts], sum(counts) + 2
 
 
 def rotated(x, cos, sin):
@@ -282,44 +292,48 @@ def attention_oracle(queries, keys, values, starts):
 @settings(max_examples=25, deadline=None)
 @given(SEEDS, attention_cases())
 def test_attention_over_the_cache(core, seed, case):
-    """Rows of any length, in one pass: what is written, what is left alone, and what is read."""
-    kv, group, dim, drawn, format_ = case
-    heads, capacity = kv * group, max(start + length for start, length in drawn) + 3
-    store = LayerStore(format_, len(drawn) + 1, capacity, kv, dim)
-    past = normal(seed, len(drawn), 2, capacity, kv, dim)
+    """Sequences of any length, in one pass over blocks of any size that lie anywhere in the pool: what is
+    written, what is left alone, and what is read.
+    """
+    kv, group, dim, drawn, format_, size = case
+    heads, most = kv * group, max(start + length for start, length in drawn)
+    tables, blocks = random_tables(seed, size, [start + length for start, length in drawn])
+    store = LayerStore(format_, blocks, size, kv, dim)
+    past = normal(seed, len(drawn), 2, most, kv, dim)
     tokens = sum(length for _, length in drawn)
     spans, offset = [], 0
     angles = normal(seed + 1, tokens, dim // 4, scale=3.0)
     cos, sin = np.cos(angles), np.sin(angles)
     for index, (start, length) in enumerate(drawn):
-        row = len(drawn) - 1 - index
-        spans.append(Span(row, offset, start, length))
-        for numbers, scales, filler in zip(store.numbers, store.scales, past[index], strict=True):
+        spans.append(store.span(tables[index], offset, start, length))
+        held = store.slots(tables[index], start)
+        for numbers, scales, filler in zip(store.flat, store.flat_scales, past[index], strict=True):
             if scales is None:
-                numbers[row, :start] = filler[:start]
+                numbers[held] = filler[:start]
             else:
-                scales[row, :start] = np.abs(filler[:start]).max(-1) / 127
-                numbers[row, :start] = np.rint(filler[:start] / scales[row, :start, :, None])
+                scales[held] = np.abs(filler[:start]).max(-1) / 127
+                numbers[held] = np.rint(filler[:start] / scales[held, :, None])
         offset += length
     qkv = normal(seed + 2, tokens, (heads + 2 * kv) * dim)
-    before = [array.copy() for array in store.numbers]
+    before = [array.copy() for array in store.flat]
     out = core.cached_attention(store, heads, cos, sin, qkv, spans)
     stored = store.widened()
     tolerance = TOLERANCES[format_]
-    untouched = np.ones(before[0].shape[:2], bool)
-    for span in spans:
+    untouched = np.ones(len(before[0]), bool)
+    for span, table in zip(spans, tables, strict=True):
         new, ends = slice(span.offset, span.offset + span.length), span.start + span.length
         parts = qkv[new].astype(np.float64).reshape(span.length, heads + 2 * kv, dim)
         turned = rotated(parts[:, : heads + kv], cos[new].astype(np.float64), sin[new].astype(np.float64))
-        untouched[span.row, span.start : ends] = False
+        slots = store.slots(table, ends)
+        untouched[slots[span.start :]] = False
         for actual, expected in zip(stored, (turned[:, heads:], parts[:, heads + kv :]), strict=True):
-            written = actual[span.row, span.start : ends]
+            written = actual[slots[span.start :]]
             assert np.abs(written - expected).max() <= tolerance * np.abs(expected).max()
-        keys, values = (array[span.row, :ends] for array in stored)
+        keys, values = (array[slots] for array in stored)
         positions = np.arange(span.start, ends)
         expected = attention_oracle(turned[:, :heads], keys, values, positions).reshape(span.length, -1)
         assert np.abs(out[new] - expected).max() <= 1e-5 * np.abs(values).max()
-    for old, new_numbers in zip(before, store.numbers, strict=True):
+    for old, new_numbers in zip(before, store.flat, strict=True):
         assert np.array_equal(old[untouched], new_numbers[untouched])
 
 
@@ -343,13 +357,62 @@ def test_tokens_attend_together_as_each_alone(core, seed, heads, quarter, start,
     for store in stores:
         if start:
             still = np.ones((start, dim // 4), np.float32), np.zeros((start, dim // 4), np.float32)
-            core.cached_attention(store, kv * group, *still, past, [Span(0, 0, 0, start)])
-    together = core.cached_attention(stores[0], kv * group, cos, sin, qkv, [Span(0, 0, start, tokens)])
+            core.cached_attention(store, kv * group, *still, past, [store.span([0], 0, 0, start)])
+    span = stores[0].span([0], 0, start, tokens)
+    together = core.cached_attention(stores[0], kv * group, cos, sin, qkv, [span])
     for token in range(tokens):
         one = slice(token, token + 1)
-        span = [Span(0, 0, start + token, 1)]
+        span = [stores[1].span([0], 0, start + token, 1)]
         alone = core.cached_attention(stores[1], kv * group, cos[one], sin[one], qkv[one], span)
         assert np.array_equal(alone[0], together[token])
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEEDS, attention_cases())
+def test_attention_does_not_depend_on_how_the_cache_is_cut(core, seed, case):
+    """To the bit: blocks of any size, anywhere, give what one block for each sequence gives."""
+    kv, group, dim, drawn, format_, size = case
+    heads, lengths = kv * group, [start + length for start, length in drawn]
+    tables, blocks = random_tables(seed, size, lengths)
+    whole = LayerStore(format_, len(drawn), max(lengths), kv, dim)
+    cut = LayerStore(format_, blocks, size, kv, dim)
+    for passes in ([(0, start) for start, _ in drawn], drawn):
+        tokens = sum(length for _, length in passes)
+        if not tokens:
+            continue
+        angles = normal(seed + 1, tokens, dim // 4, scale=3.0)
+        qkv = normal(seed + 2, tokens, (heads + 2 * kv) * dim)
+        offsets = np.cumsum([0, *(length for _, length in passes)])
+        found = [
+            core.cached_attention(
+                store,
+                heads,
+                np.cos(angles),
+                np.sin(angles),
+                qkv,
+                [
+                    store.span(table, offset, start, length)
+                    for table, offset, (start, length) in zip(of_store, offsets, passes, strict=False)
+                    if length
+                ],
+            )
+            for store, of_store in ((whole, [[i] for i in range(len(drawn))]), (cut, tables))
+        ]
+        assert np.array_equal(*found)
+
+
+@pytest.mark.parametrize(
+    ("table", "start", "length"),
+    [([0, 1], 6, 3), ([], 0, 1), ([0, 5], 0, 5), ([-1], 0, 1), ([0, 1], -1, 2), ([0, 1], 0, 0)],
+    ids=["too short a table", "no table", "no such block", "block below 0", "before the start", "nothing"],
+)
+def test_tokens_without_a_place_in_the_pool_are_refused(core, table, start, length):
+    store = LayerStore("fp32", 5, 4, 1, 8)
+    tables = np.ones((4, 2), np.float32)
+    with pytest.raises(ValueError, match="refused"):
+        core.cached_attention(
+            store, 2, tables, tables, normal(0, 4, 32), [store.span(table, 0, start, length)]
+        )
 
 
 def test_a_query_that_is_not_a_number_spoils_itself_alone(core):
@@ -357,7 +420,7 @@ def test_a_query_that_is_not_a_number_spoils_itself_alone(core):
     qkv = normal(0, 6, (2 + 2) * 8)
     qkv[3, 0] = np.nan
     tables = np.ones((6, 2), np.float32)
-    out = core.cached_attention(store, 2, tables, tables * 0, qkv, [Span(0, 0, 0, 6)])
+    out = core.cached_attention(store, 2, tables, tables * 0, qkv, [store.span([0], 0, 0, 6)])
     assert np.isnan(out[3, :8]).all()
     assert np.isfinite(np.delete(out, 3, axis=0)).all()
     assert np.isfinite(out[3, 8:]).all()

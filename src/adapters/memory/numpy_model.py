@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from attrs import frozen
 from numpy.typing import NDArray
 
 from glm3.adapters.memory.numpy_trainer import NumpyTrainer
+from glm3.domain.engine.paged_rows import PagedRows
 from glm3.domain.errors import InvalidInputError
 from glm3.domain.model_config import ModelConfig
-from glm3.domain.model_inputs import check_capacity, check_extension, check_forward, check_row_length
+from glm3.domain.model_inputs import check_capacity, check_extension, check_forward
 from glm3.domain.parameter_check import require_fit
 from glm3.domain.parameters import EMBEDDING, FINAL_NORM, OUTPUT_LAYER, layer_prefix, parameter_shapes
 from glm3.domain.ports.communicator import Communicator
@@ -36,33 +36,23 @@ FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 
 
-@frozen(eq=False)
-class NumpyCache:
-    """Keys and values ``(num_layers, rows, capacity, num_kv_heads, kv_channels)`` and each row's length."""
+_BLOCK_SIZE = 4  # small, so that the shortest tests have rows of several blocks
 
-    keys: FloatArray
-    values: FloatArray
-    lengths: list[int]
 
-    @property
-    def rows(self) -> int:
-        return self.keys.shape[1]
+class NumpyCache(PagedRows):
+    """Keys and values ``(num_layers, places, num_kv_heads, kv_channels)``; a row's places are its slots."""
 
-    @property
-    def capacity(self) -> int:
-        return self.keys.shape[2]
+    def __init__(self, config: ModelConfig, rows: int, capacity: int, pool_tokens: int | None = None) -> None:
+        super().__init__(rows, capacity, _BLOCK_SIZE, pool_tokens)
+        places = self.blocks * self.block_size
+        shape = (config.num_layers, places, config.num_kv_heads, config.kv_channels)
+        self.keys = np.zeros(shape, np.float32)
+        self.values = np.zeros(shape, np.float32)
 
-    def length(self, row: int) -> int:
-        return self.lengths[row]
-
-    def truncate(self, row: int, length: int) -> None:
-        check_row_length(self.lengths[row], length)
-        self.lengths[row] = length
-
-    def copy_row(self, source: int, target: int) -> None:
-        self.keys[:, target] = self.keys[:, source]
-        self.values[:, target] = self.values[:, source]
-        self.lengths[target] = self.lengths[source]
+    def copy_block(self, source: int, target: int) -> None:
+        size = self.block_size
+        for array in (self.keys, self.values):
+            array[:, target * size : (target + 1) * size] = array[:, source * size : (source + 1) * size]
 
 
 class NumpyModel:
@@ -136,9 +126,9 @@ class NumpyModel:
         hidden = self.hidden_states(input_ids)[-1]
         return self._rms_norm(hidden, FINAL_NORM) if self.config.post_layer_norm else hidden
 
-    def new_cache(self, rows: int, capacity: int) -> NumpyCache:
+    def new_cache(self, rows: int, capacity: int, pool_tokens: int | None = None) -> NumpyCache:
         check_capacity(self.config, rows, capacity)
-        return self._allocate(rows, capacity)
+        return NumpyCache(self.config, rows, capacity, pool_tokens)
 
     def extend(self, cache: KVCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> FloatArray:
         if not isinstance(cache, NumpyCache):
@@ -148,12 +138,11 @@ class NumpyModel:
                 found=type(cache).__name__,
             )
         check_extension(self.config, cache, rows, tokens)
+        cache.grow(rows, [len(ids) for ids in tokens])
         scores = []
         for row, ids in zip(rows, tokens, strict=True):
-            start = cache.lengths[row]
-            positions = np.arange(start, start + len(ids))
+            positions = np.arange(cache.length(row) - len(ids), cache.length(row))
             hidden = self._run(np.asarray(ids), positions, cache, row)[-1]
-            cache.lengths[row] += len(ids)
             scores.append(self._output(hidden[-1]))
         return np.stack(scores)
 
@@ -183,17 +172,13 @@ class NumpyModel:
             if not len(real):
                 continue
             positions = np.arange(len(real)) if position_ids is None else position_ids[row, real]
-            cache = self._allocate(1, len(real))
+            cache = NumpyCache(self.config, 1, len(real))
+            cache.grow([0], [len(real)])
             states[:, row, real] = self._run(input_ids[row, real], positions, cache, 0)
         return list(states)
 
-    def _allocate(self, rows: int, capacity: int) -> NumpyCache:
-        c = self.config
-        shape = (c.num_layers, rows, capacity, c.num_kv_heads, c.kv_channels)
-        return NumpyCache(np.zeros(shape, np.float32), np.zeros(shape, np.float32), [0] * rows)
-
     def _run(self, ids: IntArray, positions: IntArray, cache: NumpyCache, row: int) -> list[FloatArray]:
-        """Return ``num_layers + 1`` arrays ``(seq, hidden)`` and write the new keys and values."""
+        """Return ``num_layers + 1`` arrays ``(seq, hidden)``, and write keys and values of the ids."""
         c = self.config
         x = self._parameters[EMBEDDING][ids]
         states = [x]
@@ -222,19 +207,19 @@ class NumpyModel:
         learned: FloatArray,
     ) -> FloatArray:
         c = self.config
-        seq, start = len(x), cache.lengths[row]
-        end = start + seq
+        seq, end = len(x), cache.length(row)
+        start, slots = end - seq, cache.slots(row)
         joined = self._linear(x, prefix + "query_key_value")
         query, key, value = np.split(
             joined.reshape(seq, -1, c.kv_channels),
             [c.num_attention_heads, c.num_attention_heads + c.num_kv_heads],
             axis=1,
         )
-        cache.keys[layer, row, start:end] = self._rotary(key, positions)
-        cache.values[layer, row, start:end] = value
+        cache.keys[layer, slots[start:]] = self._rotary(key, positions)
+        cache.values[layer, slots[start:]] = value
         group = c.num_attention_heads // c.num_kv_heads  # consecutive query heads share a key head
-        keys = np.concatenate([learned[:, 0], cache.keys[layer, row, :end]]).repeat(group, axis=1)
-        values = np.concatenate([learned[:, 1], cache.values[layer, row, :end]]).repeat(group, axis=1)
+        keys = np.concatenate([learned[:, 0], cache.keys[layer, slots]]).repeat(group, axis=1)
+        values = np.concatenate([learned[:, 1], cache.values[layer, slots]]).repeat(group, axis=1)
         scores = np.einsum("qhd,khd->hqk", self._rotary(query, positions), keys) / np.sqrt(c.kv_channels)
         future = np.arange(-len(learned), end) > np.arange(start, end)[:, None]
         scores = np.where(future, -np.inf, scores)

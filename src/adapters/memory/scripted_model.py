@@ -7,6 +7,7 @@ from hashlib import blake2b
 
 import numpy as np
 
+from glm3.domain.engine.paged_rows import PagedRows
 from glm3.domain.errors import ContextLengthError, InvalidInputError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.model_inputs import check_verified
@@ -18,32 +19,39 @@ Scores = Callable[[tuple[int, ...]], Sequence[float]]
 """From all ids of a row to one score for each id of the vocabulary."""
 
 
-class ScriptedCache:
-    """Hold the ids themselves where a network holds keys and values."""
+class ScriptedCache(PagedRows):
+    """Hold the ids themselves where a network holds keys and values: in blocks of a pool."""
 
-    def __init__(self, rows: int, capacity: int) -> None:
-        self.ids: list[list[int]] = [[] for _ in range(rows)]
-        self._capacity = capacity
-
-    @property
-    def rows(self) -> int:
-        return len(self.ids)
+    def __init__(
+        self, rows: int, capacity: int, pool_tokens: int | None = None, *, block_size: int = 8
+    ) -> None:
+        super().__init__(rows, capacity, block_size, pool_tokens)
+        self._pool = [0] * (self.blocks * self.block_size)
 
     @property
-    def capacity(self) -> int:
-        return self._capacity
+    def ids(self) -> list[list[int]]:
+        """The ids that each row holds."""
+        return [self.held(row) for row in range(self.rows)]
 
-    def length(self, row: int) -> int:
-        """Return how many tokens the row holds."""
-        return len(self.ids[row])
+    def held(self, row: int) -> list[int]:
+        """Return the ids that a row holds."""
+        return [self._pool[slot] for slot in self.slots(row)]
 
-    def truncate(self, row: int, length: int) -> None:
-        """Forget the row's tokens from ``length`` on."""
-        del self.ids[row][length:]
+    def copy_block(self, source: int, target: int) -> None:
+        size = self.block_size
+        self._pool[target * size : (target + 1) * size] = self._pool[source * size : (source + 1) * size]
 
-    def copy_row(self, source: int, target: int) -> None:
-        """Make ``target`` hold what ``source`` holds."""
-        self.ids[target] = list(self.ids[source])
+    def write(self, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> None:
+        """Append ids to rows.
+
+        Raises:
+            BackendError: the pool has too few free blocks; nothing is changed.
+        """
+        starts = [self.length(row) for row in rows]
+        self.grow(rows, [len(ids) for ids in tokens])
+        for row, start, ids in zip(rows, starts, tokens, strict=True):
+            for slot, token in zip(self.slots(row, start), ids, strict=True):
+                self._pool[slot] = token
 
 
 class ScriptedModel:
@@ -70,7 +78,7 @@ class ScriptedModel:
         """Tokens computed so far, over all rows and calls."""
         return sum(len(row) for call in self.calls for row in call)
 
-    def new_cache(self, rows: int, capacity: int) -> ScriptedCache:
+    def new_cache(self, rows: int, capacity: int, pool_tokens: int | None = None) -> ScriptedCache:
         """Allocate a cache.
 
         Raises:
@@ -83,13 +91,14 @@ class ScriptedModel:
                 expected=f"at most {self._config.seq_length} tokens",
                 found=f"{capacity} tokens",
             )
-        return ScriptedCache(rows, capacity)
+        return ScriptedCache(rows, capacity, pool_tokens)
 
     def extend(self, cache: KVCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> FloatArray:
         """Append ids to rows and return scores ``(len(rows), vocab_size)``.
 
         Raises:
             ContextLengthError: a row would exceed the cache's capacity; then no row has changed.
+            BackendError: the pool has too few free blocks; then no row has changed.
             InvalidInputError: rows repeat, a row gets no token, an id is none of the vocabulary, or the cache
                 is another model's.
         """
@@ -108,10 +117,9 @@ class ScriptedModel:
                     expected=f"at most {cache.capacity} tokens",
                     found=f"{cache.length(row) + len(ids)} tokens",
                 )
+        cache.write(rows, added)
         self.calls.append(added)
-        for row, ids in zip(rows, added, strict=True):
-            cache.ids[row].extend(ids)
-        return np.array([self._scores(tuple(cache.ids[row])) for row in rows], dtype=np.float32)
+        return np.array([self._scores(tuple(cache.held(row))) for row in rows], dtype=np.float32)
 
     def verify(self, cache: KVCache, row: int, tokens: Sequence[int]) -> FloatArray:
         """Append ids to a row and return the scores ``(len(tokens), vocab_size)`` behind each.
@@ -124,7 +132,7 @@ class ScriptedModel:
         check_verified(self.verifiable, tokens)
         self.extend(cache, [row], [tokens])
         assert isinstance(cache, ScriptedCache)  # noqa: S101  # extend() took it
-        held = tuple(cache.ids[row])
+        held = tuple(cache.held(row))
         first = len(held) - len(tokens) + 1
         return np.array([self._scores(held[:end]) for end in range(first, len(held) + 1)], dtype=np.float32)
 

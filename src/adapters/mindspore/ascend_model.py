@@ -32,9 +32,11 @@ class AscendModel(MindSporeModel):
         super().__init__(network)
         self._cache_dtype = kernels.dtype
 
-    def new_cache(self, rows: int, capacity: int) -> PagedCache:  # type: ignore[override]
+    def new_cache(  # type: ignore[override]
+        self, rows: int, capacity: int, pool_tokens: int | None = None
+    ) -> PagedCache:
         check_capacity(self.config, rows, capacity)
-        return PagedCache(self.config, rows, capacity, self._cache_dtype)
+        return PagedCache(self.config, rows, capacity, self._cache_dtype, pool_tokens)
 
     def extend(
         self, cache: KVCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]

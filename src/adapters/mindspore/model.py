@@ -13,7 +13,7 @@ from glm3.adapters.mindspore.inference.cache import MindSporeCache
 from glm3.adapters.mindspore.inference.decoder import NativeDecoder
 from glm3.adapters.mindspore.inference.runner import VERIFIABLE, NativeRunner
 from glm3.adapters.mindspore.inference.weights import weights_of_parameters
-from glm3.adapters.mindspore.kernels.base import Extension, Tensor
+from glm3.adapters.mindspore.kernels.base import Tensor
 from glm3.adapters.mindspore.network import ChatGLMNetwork
 from glm3.adapters.mindspore.training.lora import Adapter
 from glm3.adapters.mindspore.training.prefix import PrefixTuning
@@ -70,11 +70,13 @@ class MindSporeModel:
     def config(self) -> ModelConfig:
         return self._config
 
-    def new_cache(self, rows: int, capacity: int) -> MindSporeCache:
+    def new_cache(self, rows: int, capacity: int, pool_tokens: int | None = None) -> MindSporeCache:
         check_capacity(self.config, rows, capacity)
-        prefix, format_ = self._prefix, "fp32" if self._native() is None else self._kv_cache
-        length = 0 if prefix is None else prefix.length
-        cache = MindSporeCache.allocate(self.config, rows, capacity, length, format_)
+        prefix, native = self._prefix, self._native()
+        length, format_ = 0 if prefix is None else prefix.length, "fp32" if native is None else self._kv_cache
+        cache = MindSporeCache(
+            self.config, rows, capacity, length, format_, pool_tokens, whole_rows=native is None
+        )
         if prefix is not None:
             cache.write_prefix(prefix.keys_values())
         return cache
@@ -85,19 +87,16 @@ class MindSporeModel:
         network, tables = self.network, self._tables
         if (native := self._native()) is not None:
             return native.extend(cache, rows, tokens, (tables.cos_table, tables.sin_table))
-        if cache.format != "fp32":
+        if cache.block_size < cache.prefix + cache.capacity:
             raise InvalidInputError("the cache is older than the model's adapter", hint="make a new one")
-        starts = [cache.prefix + cache.lengths[row] for row in rows]
-        extension = Extension(rows, starts, [len(ids) for ids in tokens])
+        extension = cache.extension(rows, [len(ids) for ids in tokens])
         plan = network.kernels.plan(extension, tables.cos_table, tables.sin_table)
         packed = np.concatenate([np.asarray(ids, np.int32) for ids in tokens])
         hidden = network.extend(ms.Tensor.from_numpy(packed), cache.layers, plan)
         if len(packed) > len(rows):
             last = np.cumsum(extension.lengths) - 1
             hidden = hidden[ms.Tensor.from_numpy(last)]
-        scores = network.output(hidden).asnumpy()
-        for row, length in zip(rows, extension.lengths, strict=True):
-            cache.lengths[row] += length
+        scores: FloatArray = network.output(hidden).asnumpy()
         return scores
 
     @property

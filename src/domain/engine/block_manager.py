@@ -7,7 +7,8 @@ PagedAttention, 2023.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import define, field
 
@@ -127,18 +128,50 @@ class BlockManager:
         held.length = length
         return copies
 
-    def fork(self, source: int, target: int) -> None:
-        """Begin ``target`` as what ``source`` holds, sharing every block.
+    def growth(self, tokens: Iterable[tuple[int, int]]) -> int:
+        """Return how many free blocks it takes to append so many tokens to each of these sequences."""
+        size, needed = self.block_size, 0
+        copied: Counter[int] = Counter()
+        for sequence, count in tokens:
+            held = self._of(sequence)
+            needed += -(-(held.length + count) // size) - len(held.blocks)
+            if count and held.length % size:
+                tail = held.blocks[-1]
+                if self._references[tail] - copied[tail] > 1:
+                    copied[tail] += 1
+                    needed += 1
+        return needed
+
+    def demand(self, lengths: Mapping[int, int]) -> int:
+        """Return how many blocks these sequences would hold, had each grown to its length, without others."""
+        size, grown = self.block_size, 0
+        holders: Counter[int] = Counter()
+        writers: Counter[int] = Counter()
+        for sequence, length in lengths.items():
+            held = self._of(sequence)
+            holders.update(held.blocks)
+            grown += max(0, -(-length // size) - len(held.blocks))
+            if length > held.length and held.length % size:
+                writers[held.blocks[-1]] += 1
+        copies = sum(count - (holders[block] == count) for block, count in writers.items())
+        return len(holders) + grown + copies
+
+    def fork(self, source: int, target: int, length: int | None = None) -> None:
+        """Begin ``target`` as what ``source`` holds, or its first ``length`` tokens, sharing every block.
 
         Raises:
-            InvalidInputError: ``source`` is not there, or ``target`` is.
+            InvalidInputError: ``source`` is not there or does not hold so many, or ``target`` is.
         """
         if target in self._sequences:
             raise InvalidInputError("the sequence is there already", field="sequence", found=target)
         held = self._of(source)
-        for block in held.blocks:
+        if length is None:
+            length = held.length
+        self._require_held(held, length)
+        blocks = held.blocks[: -(-length // self.block_size)]
+        for block in blocks:
             self._references[block] += 1
-        self._sequences[target] = _Sequence(list(held.blocks), held.length)
+        self._sequences[target] = _Sequence(blocks, length)
 
     def truncate(self, sequence: int, length: int) -> None:
         """Forget the tokens from ``length`` on and return blocks that hold none any more.
@@ -147,10 +180,7 @@ class BlockManager:
             InvalidInputError: the sequence does not hold so many.
         """
         held = self._of(sequence)
-        if not 0 <= length <= held.length:
-            raise InvalidInputError(
-                "no such length", field="length", expected=f"0 to {held.length}", found=length
-            )
+        self._require_held(held, length)
         kept = -(-length // self.block_size)
         for block in held.blocks[kept:]:
             self._release(block)
@@ -167,6 +197,13 @@ class BlockManager:
             return self._sequences[sequence]
         except KeyError:
             raise InvalidInputError("no such sequence", field="sequence", found=sequence) from None
+
+    @staticmethod
+    def _require_held(held: _Sequence, length: int) -> None:
+        if not 0 <= length <= held.length:
+            raise InvalidInputError(
+                "no such length", field="length", expected=f"0 to {held.length}", found=length
+            )
 
     def _shared_tail(self, held: _Sequence) -> int | None:
         """Return the place of the block that the next token goes to, if it is there and shared."""

@@ -7,7 +7,7 @@ rows are independent sequences: prompts of unequal length, chunks and single tok
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -22,13 +22,27 @@ IntArray = NDArray[np.int64]
 
 
 class KVCache(Protocol):
-    """Keys and values of ``rows`` independent sequences of at most ``capacity`` tokens each."""
+    """Keys and values of ``rows`` independent sequences of at most ``capacity`` tokens each.
+
+    They lie in one pool of ``blocks`` blocks of ``block_size`` tokens, which rows take as they grow and give
+    back as they are shortened; rows with a common beginning may share its blocks. See
+    :class:`~glm3.domain.engine.paged_rows.PagedRows`.
+    """
 
     @property
     def rows(self) -> int: ...
 
     @property
     def capacity(self) -> int: ...
+
+    @property
+    def block_size(self) -> int: ...
+
+    @property
+    def blocks(self) -> int: ...
+
+    @property
+    def free_blocks(self) -> int: ...
 
     def length(self, row: int) -> int:
         """Return how many tokens the row holds."""
@@ -38,8 +52,16 @@ class KVCache(Protocol):
         """Forget the row's tokens from ``length`` on; no work is done and no memory moves."""
         ...
 
-    def copy_row(self, source: int, target: int) -> None:
-        """Make ``target`` hold what ``source`` holds (a beam that forks)."""
+    def copy_row(self, source: int, target: int, length: int | None = None) -> None:
+        """Make ``target`` hold what ``source`` holds, or its first ``length`` tokens; blocks are shared."""
+        ...
+
+    def growth(self, rows: Sequence[int], counts: Sequence[int]) -> int:
+        """Return how many free blocks it takes to extend ``rows[i]`` by ``counts[i]`` tokens."""
+        ...
+
+    def demand(self, lengths: Mapping[int, int]) -> int:
+        """Return how many blocks are held once these rows, and no others, have grown to these lengths."""
         ...
 
 
@@ -49,8 +71,11 @@ class LanguageModel(Protocol):
     @property
     def config(self) -> ModelConfig: ...
 
-    def new_cache(self, rows: int, capacity: int) -> KVCache:
+    def new_cache(self, rows: int, capacity: int, pool_tokens: int | None = None) -> KVCache:
         """Allocate a cache once; it never grows.
+
+        ``pool_tokens`` is how many tokens it has memory for, all rows together: one full row at least; None
+        for all that they may hold.
 
         Raises:
             ContextLengthError: ``capacity`` exceeds the model's ``seq_length``.
@@ -70,6 +95,7 @@ class LanguageModel(Protocol):
 
         Raises:
             ContextLengthError: a row would exceed the cache's capacity.
+            BackendError: the pool has too few free blocks; nothing is changed.
         """
         ...
 

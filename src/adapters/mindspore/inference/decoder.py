@@ -43,7 +43,7 @@ _NO_MEMORY = 2
 class Chunk:
     """New tokens of some rows, packed one row after another.
 
-    ``spans`` are ``(row, start, length)``, in places of the cache. ``cos`` and ``sin`` have a row for each
+    ``spans`` are ``(row, start, length)``, in places of the row. ``cos`` and ``sin`` have a row for each
     token. ``wanted`` are the tokens whose scores are asked for.
     """
 
@@ -83,7 +83,7 @@ class NativeDecoder:
         spans = (Span * len(chunk.spans))()
         offset = 0
         for span, (row, start, length) in zip(spans, chunk.spans, strict=True):
-            span.row, span.offset, span.start, span.length = row, offset, start, length
+            cache.fill_span(span, row, offset, start, length)
             offset += length
         arrays = (chunk.cos, chunk.sin, chunk.wanted, scores, states)
         request = Pass(

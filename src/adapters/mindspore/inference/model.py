@@ -42,9 +42,9 @@ class NativeModel:
     def config(self) -> ModelConfig:
         return self._config
 
-    def new_cache(self, rows: int, capacity: int) -> MindSporeCache:
+    def new_cache(self, rows: int, capacity: int, pool_tokens: int | None = None) -> MindSporeCache:
         check_capacity(self._config, rows, capacity)
-        return self._allocate(rows, capacity, self._kv_cache)
+        return self._allocate(rows, capacity, self._kv_cache, pool_tokens)
 
     def extend(self, cache: KVCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> FloatArray:
         own = self._own(cache)
@@ -121,8 +121,10 @@ class NativeModel:
         self._learned = prefix_keys_values(self._config, self._prefix)
         self._cache_tables = tables_behind(self._tables, len(self._learned))
 
-    def _allocate(self, rows: int, capacity: int, format_: str) -> MindSporeCache:
-        cache = MindSporeCache.allocate(self._config, rows, capacity, len(self._learned), format_)
+    def _allocate(
+        self, rows: int, capacity: int, format_: str, pool_tokens: int | None = None
+    ) -> MindSporeCache:
+        cache = MindSporeCache(self._config, rows, capacity, len(self._learned), format_, pool_tokens)
         cache.write_prefix(self._learned)
         return cache
 

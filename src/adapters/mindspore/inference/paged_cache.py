@@ -9,9 +9,8 @@ from mindspore import Parameter
 from mindspore.common.initializer import initializer
 
 from glm3.adapters.mindspore.kernels.base import Extension, HeadLayout, Tensor
-from glm3.domain.engine.block_manager import BlockManager
+from glm3.domain.engine.paged_rows import PagedRows
 from glm3.domain.model_config import ModelConfig
-from glm3.domain.model_inputs import check_row_length
 
 __all__ = ["PagedCache", "cache_pools"]
 
@@ -27,40 +26,31 @@ def cache_pools(config: ModelConfig, num_blocks: int, dtype: object) -> list[tup
     return [(pool(f"key_cache.{i}"), pool(f"value_cache.{i}")) for i in range(config.num_layers)]
 
 
-class PagedCache:
-    """Keys and values of ``rows`` sequences, whose blocks a manager hands out as they grow.
+class PagedCache(PagedRows):
+    """Keys and values in the pools of :func:`cache_pools`."""
 
-    Rows that were copied share their blocks until one of them writes.
-    """
+    def __init__(
+        self,
+        config: ModelConfig,
+        rows: int,
+        capacity: int,
+        dtype: object = ms.float16,
+        pool_tokens: int | None = None,
+    ) -> None:
+        super().__init__(rows, capacity, config.block_size, pool_tokens)
+        self.layers = cache_pools(config, self.blocks, dtype)
 
-    def __init__(self, config: ModelConfig, rows: int, capacity: int, dtype: object = ms.float16) -> None:
-        self.capacity = capacity
-        self.rows = rows
-        per_row = -(-capacity // config.block_size)
-        self.blocks = BlockManager(rows * per_row, config.block_size, max_length=capacity)
-        self.layers = cache_pools(config, rows * per_row, dtype)
-        for row in range(rows):
-            self.blocks.allocate(row)
-
-    def length(self, row: int) -> int:
-        return self.blocks.length(row)
-
-    def truncate(self, row: int, length: int) -> None:
-        check_row_length(self.blocks.length(row), length)
-        self.blocks.truncate(row, length)
-
-    def copy_row(self, source: int, target: int) -> None:
-        if source != target:
-            self.blocks.free(target)
-            self.blocks.fork(source, target)
+    def copy_block(self, source: int, target: int) -> None:
+        for pools in self.layers:
+            for pool in pools:
+                pool[target] = pool[source]
 
     def extension(self, rows: Sequence[int], lengths: Sequence[int]) -> Extension:
-        """Make room for ``lengths[i]`` tokens in ``rows[i]`` and say where they go."""
-        starts = [self.blocks.length(row) for row in rows]
-        for row, length in zip(rows, lengths, strict=True):
-            for source, target in self.blocks.append(row, length):
-                for pools in self.layers:
-                    for pool in pools:
-                        pool[target] = pool[source]
-        tables = [self.blocks.table(row) for row in rows]
-        return Extension(rows, starts, lengths, tables, self.blocks.block_size)
+        """Make room for ``lengths[i]`` tokens in ``rows[i]`` and say where they go.
+
+        Raises:
+            BackendError: the pool has too few free blocks.
+        """
+        starts = [self.length(row) for row in rows]
+        self.grow(rows, lengths)
+        return Extension(starts, lengths, [self.table(row) for row in rows], self.block_size)

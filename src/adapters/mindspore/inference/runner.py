@@ -41,11 +41,13 @@ class NativeRunner:
         """
         network = self._weights.refresh()
         scores = np.empty((len(rows), self._config.padded_vocab_size), np.float32)
-        for part in _parts([len(ids) for ids in tokens]):
+        starts, lengths = [cache.prefix + cache.length(row) for row in rows], [len(ids) for ids in tokens]
+        cache.grow(rows, lengths)
+        for part in _parts(lengths):
             ids, places, spans, wanted, ended = [], [], [], [], []
             count = 0
             for i, first, length in part:
-                start = cache.prefix + cache.lengths[rows[i]] + first
+                start = starts[i] + first
                 ids.append(np.asarray(tokens[i][first : first + length], np.int32))
                 places.append(np.arange(start, start + length))
                 spans.append((rows[i], start, length))
@@ -58,20 +60,17 @@ class NativeRunner:
                 np.concatenate(ids), spans, tables[0][place], tables[1][place], np.array(wanted, np.int32)
             )
             scores[ended] = self._decoder.run(network, cache, chunk)
-        for row, ids_ in zip(rows, tokens, strict=True):
-            cache.lengths[row] += len(ids_)
         return scores
 
     def verify(self, cache: MindSporeCache, row: int, tokens: Sequence[int], tables: Tables) -> FloatArray:
         """Append up to ``VERIFIABLE`` tokens to a row; return the scores ``(tokens, vocab)`` behind each."""
-        start, count = cache.prefix + cache.lengths[row], len(tokens)
+        start, count = cache.prefix + cache.length(row), len(tokens)
+        cache.grow([row], [count])
         cos, sin = (table[start : start + count] for table in tables)
         ids, wanted = np.asarray(tokens, np.int32), np.arange(count, dtype=np.int32)
-        scores = self._decoder.run(
+        return self._decoder.run(
             self._weights.refresh(), cache, Chunk(ids, [(row, start, count)], cos, sin, wanted)
         )
-        cache.lengths[row] += count
-        return scores
 
     def score(self, ids: IntArray, cos: FloatArray, sin: FloatArray, cache: MindSporeCache) -> FloatArray:
         """Return the scores ``(seq, vocab)`` behind every token of one sequence, over an empty cache."""
@@ -87,6 +86,7 @@ class NativeRunner:
         self, ids: IntArray, cos: FloatArray, sin: FloatArray, cache: MindSporeCache, *, states: bool
     ) -> Iterator[tuple[FloatArray, FloatArray]]:
         network = self._weights.refresh()
+        cache.grow([0], [len(ids)])
         for ((_, first, length),) in _parts([len(ids)]):
             part = slice(first, first + length)
             wanted = np.arange(0 if states else length, dtype=np.int32)

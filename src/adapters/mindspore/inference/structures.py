@@ -92,15 +92,18 @@ class Network(Structure):
 
 
 class Span(Structure):
-    """New tokens of one row; see ``cached_attention.h``."""
+    """New tokens of one sequence and the table of its blocks; see ``cached_attention.h``."""
 
-    _fields_ = [(name, c_int64) for name in ("row", "offset", "start", "length")]
+    _fields_ = [
+        ("blocks", c_void_p),
+        *((name, c_int64) for name in ("block_count", "offset", "start", "length")),
+    ]
 
 
 class CacheShape(Structure):
     """Sizes and number format of a KV cache; see ``kv_cache.h``."""
 
-    _fields_ = [(name, c_int64) for name in ("format", "rows", "capacity", "num_kv_heads", "head_dim")]
+    _fields_ = [(name, c_int64) for name in ("format", "blocks", "block_size", "num_kv_heads", "head_dim")]
 
 
 class LayerCache(Structure):

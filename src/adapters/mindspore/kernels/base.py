@@ -49,17 +49,16 @@ class HeadLayout:
 
 @frozen
 class Extension:
-    """What one cached pass appends: ``lengths[i]`` tokens to row ``rows[i]``, which holds ``starts[i]``.
+    """What one cached pass appends: ``lengths[i]`` tokens to a row of the cache that holds ``starts[i]``.
 
-    The tokens of all rows are packed one row after another, without padding. ``tables`` names the blocks of
-    each row where a cache is a pool of blocks of ``block_size`` places.
+    The tokens of all rows are packed one row after another, without padding. ``tables[i]`` names the blocks,
+    of ``block_size`` places each, that a row has in the pool.
     """
 
-    rows: Sequence[int]
     starts: Sequence[int]
     lengths: Sequence[int]
-    tables: Sequence[Sequence[int]] | None = None
-    block_size: int = 0
+    tables: Sequence[Sequence[int]]
+    block_size: int
 
     @property
     def positions(self) -> NDArray[np.int64]:
@@ -151,7 +150,7 @@ class Kernels(Protocol):
         """Write rotated keys and values of the new tokens into the cache in place, then attend over it.
 
         ``qkv`` is ``(tokens, qkv_size)``, packed as :class:`Extension` says, with its bias added; ``keys``
-        and ``values`` are this layer's cache ``(rows, capacity, num_kv_heads, head_dim)``. Returns
+        and ``values`` are this layer's pools ``(blocks, block_size, num_kv_heads, head_dim)``. Returns
         ``(tokens, num_heads * head_dim)``.
         """
         ...

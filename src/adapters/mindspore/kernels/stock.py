@@ -26,9 +26,12 @@ _QUERY_BLOCK = 128  # queries scored at once over the cache: bounds the memory o
 
 @frozen
 class _Span:
-    """A run of packed tokens ``[offset, offset + length)`` that continues a cache row at ``start``."""
+    """A run of packed tokens ``[offset, offset + length)`` that continues a cache row at ``start``.
 
-    row: int
+    The row is one block of the pool.
+    """
+
+    block: int
     offset: int
     start: int
     length: int
@@ -48,7 +51,10 @@ class _Plan:
 
 @ms.jit_class
 class StockKernels:
-    """Implement :class:`~glm3.adapters.mindspore.kernels.base.Kernels` in float32."""
+    """Implement :class:`~glm3.adapters.mindspore.kernels.base.Kernels` in float32.
+
+    It attends over a cache whose blocks are as long as rows may become.
+    """
 
     def __init__(self, layout: HeadLayout) -> None:
         self.layout = layout
@@ -176,9 +182,9 @@ class StockKernels:
         self, query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, span: _Span
     ) -> Tensor:
         kv_heads, group, dim, length = self.num_kv_heads, self.group, self.head_dim, span.length
-        keys[span.row, span.start : span.end] = key
-        values[span.row, span.start : span.end] = value
-        keys, values = keys[span.row, : span.end], values[span.row, : span.end]
+        keys[span.block, span.start : span.end] = key
+        values[span.block, span.start : span.end] = value
+        keys, values = keys[span.block, : span.end], values[span.block, : span.end]
         if length > 1:
             query = query.reshape(length, kv_heads, group, dim).transpose(1, 2, 0, 3)
         scores = self.batch_matmul_transposed(
@@ -194,11 +200,12 @@ class StockKernels:
     def _spans(self, extension: Extension) -> list[_Span]:
         spans = []
         offset = 0
-        for row, start, length in zip(extension.rows, extension.starts, extension.lengths, strict=True):
+        rows = zip(extension.tables, extension.starts, extension.lengths, strict=True)
+        for (block,), start, length in rows:  # one block a row: slices beat gathering by a third
             for done in range(0, length, _QUERY_BLOCK):
-                block = min(_QUERY_BLOCK, length - done)
-                mask = self._block_mask(start + done, block)
-                spans.append(_Span(row, offset + done, start + done, block, mask))
+                queries = min(_QUERY_BLOCK, length - done)
+                mask = self._block_mask(start + done, queries)
+                spans.append(_Span(block, offset + done, start + done, queries, mask))
             offset += length
         return spans
 

@@ -22,7 +22,6 @@ from glm3.adapters.mindspore.kernels.ascend.reference import OperatorSettings
 from glm3.adapters.mindspore.kernels.ascend.rules import CAUSAL_MASK_SIZE, verify
 from glm3.adapters.mindspore.kernels.base import Extension, HeadLayout, Tensor
 from glm3.adapters.mindspore.kernels.stock import StockKernels
-from glm3.domain.errors import InvalidInputError
 from glm3.domain.tensors import DType
 
 __all__ = ["AscendKernels", "decode_plan", "prefill_plan"]
@@ -141,12 +140,6 @@ class AscendKernels(StockKernels):
 
     def plan(self, extension: Extension, cos: NDArray[np.float32], sin: NDArray[np.float32]) -> Any:
         tables, size = extension.tables, extension.block_size
-        if tables is None:
-            raise InvalidInputError(
-                "the Ascend kernels keep keys and values in blocks",
-                field="Extension.tables",
-                hint="make the cache with a block manager",
-            )
         positions = extension.positions
         angles = self.angles(ms.Tensor(cos[positions]), ms.Tensor(sin[positions]))
         owners = np.repeat(np.arange(len(tables)), extension.lengths)

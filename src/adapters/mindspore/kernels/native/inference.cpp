@@ -91,6 +91,8 @@ Index glm3_quantize(const glm3::Matrix* source, const glm3::Matrix* target, cons
 int glm3_cached_attention(const glm3::CachedAttention* attention, const glm3::LayerCache* layer, const float* qkv,
                           const glm3::Span* spans, Index span_count, float* out) {
   if (attention->num_heads % attention->cache.num_kv_heads != 0) return kRefusedInput;
+  for (Index s = 0; s < span_count; ++s)
+    if (!spans[s].fits(attention->cache)) return kRefusedInput;
   try {
     glm3::Scratch<float> scratch;
     attention->write(*layer, qkv, spans, span_count);

@@ -15,9 +15,14 @@
 
 namespace glm3 {
 
-// New tokens of one row: tokens [offset, offset + length) of a packed pass, at positions from `start` on.
+// New tokens of one sequence: tokens [offset, offset + length) of a packed pass, at positions from `start` on.
 struct Span {
-  std::int64_t row, offset, start, length;
+  BlockTable table;
+  std::int64_t offset, start, length;
+
+  bool fits(const CacheShape& cache) const {
+    return length > 0 && start >= 0 && cache.holds(table, start + length);
+  }
 };
 
 // cos and sin (tokens, rotary_dim / 2): one row for each token of the pass.
@@ -112,9 +117,9 @@ struct CachedAttention {
       pool_tasks(span.length, span.length * cache.num_kv_heads * cache.head_dim * 2, [&](Index i, int) {
         const Index token = span.offset + i, half = tables.rotary_dim / 2;
         alignas(64) float key[kMostHeadDim];
-        for (Index head = 0; head < cache.num_kv_heads; ++head) {
+        for (Index head = 0, place = cache.place(span.table, span.start + i, 0); head < cache.num_kv_heads;
+             ++head, ++place) {
           const float* source = qkv + token * qkv_width() + (num_heads + head) * cache.head_dim;
-          const Index place = cache.place(span.row, span.start + i, head);
           rotate_head<Turn::kForward>(source, key, tables.cos + token * half, tables.sin + token * half,
                                       tables.rotary_dim, cache.head_dim, 1.0f);
           write_head(cache, layer.keys, layer.key_scales, place, key);
@@ -154,7 +159,7 @@ struct CachedAttention {
       detail::QueryTile tile(buffer, cache.head_dim, left < detail::kMostColumns ? left : detail::kMostColumns);
       gather(tile, qkv, span, first, kv_head, column);
       const Index end = span.start + first + tokens;
-      for (Index key = 0; key < end; key += detail::kCachedKeys) add_keys(tile, layer, span.row, kv_head, key, end);
+      for (Index key = 0; key < end; key += detail::kCachedKeys) add_keys(tile, layer, span.table, kv_head, key, end);
       scatter(tile, span, first, kv_head, column, out);
     }
   }
@@ -180,13 +185,13 @@ struct CachedAttention {
     }
   }
 
-  void add_keys(detail::QueryTile& tile, const LayerCache& layer, Index row, Index kv_head, Index first,
+  void add_keys(detail::QueryTile& tile, const LayerCache& layer, const BlockTable& table, Index kv_head, Index first,
                 Index end) const {
     const Index dim = cache.head_dim;
     const Index count = end - first < detail::kCachedKeys ? end - first : detail::kCachedKeys;
     const Index padded = round_up(count, kTileRows);
     const auto take = [&](const void* numbers, const float* scales) {
-      read_heads(cache, numbers, scales, row, first, kv_head, count, tile.keys);
+      read_heads(cache, numbers, scales, table, first, kv_head, count, tile.keys);
       std::memset(tile.keys + count * dim, 0, (padded - count) * dim * sizeof(float));
     };
     take(layer.keys, layer.key_scales);

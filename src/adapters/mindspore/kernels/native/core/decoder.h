@@ -91,13 +91,11 @@ struct Pass {
   bool fits(const Network& network, const CacheShape& cache) const {
     if (tokens <= 0 || span_count <= 0 || wanted_count < 0) return false;
     if (cache.num_kv_heads != network.num_kv_heads || cache.head_dim != network.head_dim) return false;
-    if (cache.format < kCacheFloat32 || cache.format > kCacheInt8) return false;
+    if (cache.format < kCacheFloat32 || cache.format > kCacheInt8 || cache.block_size <= 0) return false;
     Index next = 0;
     for (Index s = 0; s < span_count; ++s) {
       const Span& span = spans[s];
-      if (span.offset != next || span.length <= 0 || span.start < 0 || span.row < 0 || span.row >= cache.rows ||
-          span.start + span.length > cache.capacity)
-        return false;
+      if (span.offset != next || !span.fits(cache)) return false;
       next += span.length;
     }
     for (Index i = 0; i < wanted_count; ++i)

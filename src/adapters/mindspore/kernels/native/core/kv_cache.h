@@ -10,9 +10,9 @@ namespace glm3 {
 
 enum CacheFormat : std::int64_t { kCacheFloat32 = 0, kCacheFloat16 = 1, kCacheInt8 = 2 };
 
-// The cache of one layer: keys and values (rows, capacity, num_kv_heads, head_dim).
+// The cache of one layer, a pool of blocks: keys and values (blocks, block_size, num_kv_heads, head_dim).
 //
-// Eight-bit numbers have a float32 scale for each head of each token: (rows, capacity, num_kv_heads).
+// Eight-bit numbers have a float32 scale for each head of each token: (blocks, block_size, num_kv_heads).
 struct LayerCache {
   void* keys;
   void* values;
@@ -20,11 +20,30 @@ struct LayerCache {
   float* value_scales;
 };
 
-struct CacheShape {
-  std::int64_t format, rows, capacity, num_kv_heads, head_dim;
+// Where a sequence is in the pool: its position p is place p % block_size of block table[p / block_size].
+struct BlockTable {
+  const std::int32_t* blocks;
+  std::int64_t count;
+};
 
-  Index place(Index row, Index position, Index head) const {
-    return (row * capacity + position) * num_kv_heads + head;
+struct CacheShape {
+  std::int64_t format, blocks, block_size, num_kv_heads, head_dim;
+
+  Index place(const BlockTable& table, Index position, Index head) const {
+    const Index block = table.blocks[position / block_size];
+    return (block * block_size + position % block_size) * num_kv_heads + head;
+  }
+
+  // How many places from `position` on follow each other in memory.
+  Index run(Index position) const { return block_size - position % block_size; }
+
+  // Whether the table says where each of `length` positions is.
+  bool holds(const BlockTable& table, Index length) const {
+    const Index needed = (length + block_size - 1) / block_size;
+    if (needed > table.count) return false;
+    for (Index i = 0; i < needed; ++i)
+      if (table.blocks[i] < 0 || table.blocks[i] >= blocks) return false;
+    return true;
   }
 };
 
@@ -64,11 +83,13 @@ inline void write_head(const CacheShape& shape, void* numbers, float* scales, In
   }
 }
 
-// Widens one head of `count` tokens from `position` on into `target` (count, head_dim).
-inline void read_heads(const CacheShape& shape, const void* numbers, const float* scales, Index row, Index position,
-                       Index head, Index count, float* target) {
-  for (Index token = 0; token < count; ++token, target += shape.head_dim) {
-    const Index place = shape.place(row, position + token, head), offset = place * shape.head_dim;
+namespace detail {
+
+// Widens one head of `count` tokens that follow each other from `place` on.
+inline void read_run(const CacheShape& shape, const void* numbers, const float* scales, Index place, Index count,
+                     float* target) {
+  for (Index token = 0; token < count; ++token, place += shape.num_kv_heads, target += shape.head_dim) {
+    const Index offset = place * shape.head_dim;
     if (shape.format == kCacheInt8) {
       const std::int8_t* source = static_cast<const std::int8_t*>(numbers) + offset;
       for (Index i = 0; i < shape.head_dim; ++i) target[i] = scales[place] * static_cast<float>(source[i]);
@@ -78,6 +99,20 @@ inline void read_heads(const CacheShape& shape, const void* numbers, const float
     } else {
       std::memcpy(target, static_cast<const float*>(numbers) + offset, shape.head_dim * sizeof(float));
     }
+  }
+}
+
+}  // namespace detail
+
+// Widens one head of `count` tokens from `position` on into `target` (count, head_dim).
+inline void read_heads(const CacheShape& shape, const void* numbers, const float* scales, const BlockTable& table,
+                       Index position, Index head, Index count, float* target) {
+  while (count > 0) {
+    const Index run = shape.run(position) < count ? shape.run(position) : count;
+    detail::read_run(shape, numbers, scales, shape.place(table, position, head), run, target);
+    position += run;
+    count -= run;
+    target += run * shape.head_dim;
   }
 }
 
