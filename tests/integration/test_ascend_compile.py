@@ -16,7 +16,7 @@ import pytest
 from glm3.adapters.strategy.store import FileStrategyStore
 from glm3.domain.layout.network_cut import NetworkCut, cut_network
 from glm3.domain.model_config import ModelConfig
-from glm3.domain.parameters import parameter_shapes
+from glm3.domain.parameters import parameter_shapes, to_mindspore_name
 from support.cann_stub import build_stub, plugin
 
 pytestmark = [
@@ -46,7 +46,7 @@ def stub(tmp_path_factory):
     return build_stub(tmp_path_factory.mktemp("cann"))
 
 
-def compiled(stub, folder, *, config, plan, batch=8, seq=32, recompute=False, threshold=0):
+def compiled(stub, folder, *, config, plan, batch=8, seq=32, recompute=False, threshold=0, rank=0):
     job = {
         "config": config,
         "plan": plan,
@@ -54,13 +54,13 @@ def compiled(stub, folder, *, config, plan, batch=8, seq=32, recompute=False, th
         "seq": seq,
         "recompute": recompute,
         "threshold": threshold,
-        "strategy": str(folder / "strategy.ckpt"),
+        "strategy": str(folder / f"strategy_rank_{rank}.ckpt"),
     }
     paths = os.pathsep.join([stub["PYTHONPATH"], str(ROOT / "typings"), str(ROOT / "tests")])
-    environment = {**os.environ, **stub, "PYTHONPATH": paths, "RANK_SIZE": "8", "RANK_ID": "0", "GLOG_v": "4"}
+    job_environment = {"PYTHONPATH": paths, "RANK_SIZE": "8", "RANK_ID": str(rank), "GLOG_v": "4"}
     done = subprocess.run(
         [sys.executable, PROGRAM, json.dumps(job)],
-        env=environment,
+        env={**os.environ, **stub, **job_environment},
         cwd=folder,
         capture_output=True,
         text=True,
@@ -75,15 +75,23 @@ def shapes(report, operator, place=0):
     return {tuple(inputs[place][1]) for inputs in report["nodes"][operator]}
 
 
+def network_names(names):
+    """Return the network's own parameters, without states, by their names in checkpoints."""
+    return {to_mindspore_name(name) for name in names if name.startswith("transformer.")}
+
+
 def assert_strategy(folder, config, **cut):
-    """MindSpore's file cuts each parameter as our own layouts do."""
-    written = FileStrategyStore().read(folder / "strategy.ckpt")
+    """MindSpore's files cut each parameter as our own layouts do, stage by stage."""
+    written = FileStrategyStore().read(folder)
     ours = cut_network(
         parameter_shapes(ModelConfig.from_mapping(config)), NetworkCut(optimizer_threshold=0, **cut)
     )
-    for name, shape in ours.stages[0].shapes.items():
-        for rank in range(8):
-            assert written.slices(name, shape, rank) == ours.slices(name, shape, rank), (name, rank)
+    assert len(written.stages) == len(ours.stages)
+    for expected, found in zip(ours.stages, written.stages, strict=True):
+        assert network_names(found.layouts) == set(expected.layouts)
+        for name, shape in expected.shapes.items():
+            for rank in range(expected.stage * expected.num_ranks, (expected.stage + 1) * expected.num_ranks):
+                assert written.slices(name, shape, rank) == ours.slices(name, shape, rank), (name, rank)
 
 
 def test_data_parallel_with_optimizer_shard(stub, tmp_path):
@@ -120,3 +128,26 @@ def test_data_and_model_parallel(stub, tmp_path):
     assert report["counts"]["AllReduce"] >= 2 * SMALL["num_layers"]
     assert shapes(report, "Adam") >= weights
     assert_strategy(tmp_path, SMALL, data_parallel=4, model_parallel=2)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["whole", "optimizer-shard"])
+def test_pipeline_stages(stub, tmp_path, shared):
+    """Two stages of two layers: each rank has its own layers, and sends and receives every micro-batch."""
+    config = {**SMALL, "num_layers": 4}
+    ways = {"data_parallel": 2, "model_parallel": 2, "pipeline_stage": 2}
+    plan = {**ways, "micro_batches": 2, "optimizer_shard": shared}
+    whole = cut_network(parameter_shapes(ModelConfig.from_mapping(config)), NetworkCut(**ways))
+    for stage, rank in enumerate((0, 4)):
+        report = compiled(stub, tmp_path, config=config, plan=plan, seq=16, rank=rank, recompute=True)
+        counts = report["counts"]
+        # Activations of every micro-batch go one way, their gradients the other, shared out over a stage.
+        assert counts["Send"] == counts["Receive"] == 2
+        assert report["nodes"]["Send"] == [[["FLOAT", [32 // 2, 128]]]] * 2
+        assert counts["FlashAttentionScoreGrad"] == 2 * 2
+        assert counts["FlashAttentionScore"] > 2 * 2  # some of them again for the backward pass
+        assert shapes(report, "FlashAttentionScore") == {(2, 16, 64)}
+        own = set(whole.stages[stage].layouts)
+        assert network_names(report["parameters"]) == own
+        assert counts["Adam"] == len(own)
+        assert bool(counts.get("ReduceScatter")) >= shared
+    assert_strategy(tmp_path, config, **ways, optimizer_parallel=shared)

@@ -209,6 +209,15 @@ def test_a_plan_that_does_not_divide_names_every_rule():
     assert "ffn_hidden_size" in text
 
 
+def test_stages_are_at_most_the_layers_and_have_enough_micro_batches():
+    plan = ParallelPlan(pipeline_stage=3, micro_batches=2)
+    with pytest.raises(MultipleFaultsError) as caught:
+        plan.check(CONFIG, 8)
+    text = str(caught.value)
+    assert "at most num_layers = 2" in text
+    assert "at least pipeline_stage = 3" in text
+
+
 @pytest.mark.slow
 def test_decode_of_the_published_network():
     """ChatGLM3-6B's own shape, with open batch and table; its weights take no memory."""

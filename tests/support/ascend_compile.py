@@ -1,7 +1,8 @@
 """Run as a program among stand-in CANN libraries: compile a training step for Ascend and describe the graph.
 
 Takes one JSON document: ``config``, ``plan``, ``batch``, ``seq``, ``recompute``, ``threshold`` and
-``strategy``, the file that MindSpore writes its strategy to. Prints one JSON document in the last line.
+``strategy``, the file that MindSpore writes its strategy to. ``RANK_ID`` says which rank's graph it is.
+Prints one JSON document in the last line.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mindspore.communication import init
 
 from glm3.adapters.mindspore.export.mindir import compile_training
 from glm3.adapters.mindspore.export.parallel import ParallelPlan, shard_network
-from glm3.adapters.mindspore.export.training import LossGraph, TrainingGraph
+from glm3.adapters.mindspore.export.training import LossGraph, PipelineGraph, TrainingGraph
 from glm3.adapters.mindspore.kernels.ascend.kernels import AscendKernels
 from glm3.adapters.mindspore.kernels.ascend.reference import OperatorSettings
 from glm3.adapters.mindspore.kernels.ascend.versions import OPERATORS
@@ -28,7 +29,7 @@ from glm3.domain.tensors import DType
 
 DESCRIBED = (
     *("FlashAttentionScore", "FlashAttentionScoreGrad", "RotaryPositionEmbedding", "Swiglu", "RmsNorm"),
-    *("MatMul", "Gather", "AllGather", "ReduceScatter", "AllReduce", "Adam"),
+    *("MatMul", "Gather", "AllGather", "ReduceScatter", "AllReduce", "Send", "Adam"),
 )
 
 
@@ -44,6 +45,7 @@ def main() -> None:
         parallel_mode="semi_auto_parallel",
         device_num=plan.num_ranks,
         full_batch=True,
+        pipeline_stages=plan.pipeline_stage,
         enable_parallel_optimizer=plan.optimizer_shard,
         parallel_optimizer_config={"parallel_optimizer_threshold": job["threshold"]},
         strategy_ckpt_config={"save_file": job["strategy"], "only_trainable_params": False},
@@ -55,7 +57,10 @@ def main() -> None:
     if job["recompute"]:
         for layer in network.layers:
             layer.recompute()
-    step = TrainingGraph(LossGraph(network), network.kernels, plan.num_ranks)
+    if plan.pipeline_stage > 1:
+        step: TrainingGraph = PipelineGraph(network, plan)
+    else:
+        step = TrainingGraph(LossGraph(network), network.kernels, plan.num_ranks)
     ids = ms.Tensor(np.ones((job["batch"], job["seq"]), np.int32))
     before = perf_counter()
     graph = compile_training(step, ids, ids, ms.Tensor(1.0, ms.float32), ms.Tensor(np.ones(10, np.float32)))
@@ -63,6 +68,7 @@ def main() -> None:
         "seconds": perf_counter() - before,
         "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
         "counts": graph.counts(),
+        "parameters": sorted(graph.parameters),
         "nodes": {
             operator: [
                 [[value.dtype, value.shape] for value in node.inputs if hasattr(value, "shape")]

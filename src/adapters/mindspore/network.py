@@ -152,11 +152,17 @@ class ChatGLMNetwork(nn.Cell):
         ``table`` is the embedding, where not the stored one.
         """
         batch, seq = input_ids.shape
-        if cos is None or sin is None:
-            cos, sin = self.cos[:seq], self.sin[:seq]
         if table is None:
             table = self.word_embeddings
         x = self.kernels.embedding(input_ids.reshape(-1), table)
+        return self.blocks(x, batch, seq, cos, sin)
+
+    def blocks(
+        self, x: Tensor, batch: int, seq: int, cos: Tensor | None = None, sin: Tensor | None = None
+    ) -> Tensor:
+        """Run embedded tokens ``(batch * seq, hidden)`` through all blocks, placed as :meth:`hidden` does."""
+        if cos is None or sin is None:
+            cos, sin = self.cos[:seq], self.sin[:seq]
         prefix = self._prefix()
         for i in range(len(self.layers)):
             x = self.layers[i](x, cos, sin, batch, seq, prefix[2 * i], prefix[2 * i + 1])

@@ -1,11 +1,13 @@
-"""Cut a network over data and model parallel ranks for MindSpore's parallel compiler.
+"""Cut a network over data parallel, model parallel and pipeline ranks for MindSpore's parallel compiler.
 
 Query, key and value, the feed-forward's first matrix and the output layer are cut by columns over model
-parallel ranks, the matrices behind them by rows; activations are cut over data parallel ranks.
+parallel ranks, the matrices behind them by rows; activations are cut over data parallel ranks. Blocks are
+whole in their stages.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import mindspore as ms
@@ -16,23 +18,30 @@ from glm3.adapters.mindspore.kernels.ascend.kernels import AscendKernels
 from glm3.adapters.mindspore.kernels.base import Tensor
 from glm3.adapters.mindspore.network import ChatGLMNetwork
 from glm3.domain.errors import BackendError, ConfigError, Glm3Error, raise_faults
+from glm3.domain.layout.network_cut import stage_of
 from glm3.domain.layout.tensor_parallel import TensorParallel
 from glm3.domain.model_config import ModelConfig
+from glm3.domain.parameters import layer_prefix
 
 __all__ = ["ParallelPlan", "shard_network"]
 
 
 @frozen
 class ParallelPlan:
-    """How many ranks share the batch and the matrices; ``optimizer_shard`` cuts weights and states too."""
+    """How many ranks share the batch, the matrices and the layers.
+
+    ``optimizer_shard`` cuts weights and states too; ``micro_batches`` go through the stages in turn.
+    """
 
     data_parallel: int = 1
     model_parallel: int = 1
     optimizer_shard: bool = False
+    pipeline_stage: int = 1
+    micro_batches: int = 1
 
     @property
     def num_ranks(self) -> int:
-        return self.data_parallel * self.model_parallel
+        return self.data_parallel * self.model_parallel * self.pipeline_stage
 
     def check(self, config: ModelConfig, batch_size: int) -> None:
         """Make sure that the network and a global batch divide.
@@ -40,13 +49,14 @@ class ParallelPlan:
         Raises:
             ConfigError: with everything that does not, and the setting to change.
         """
-        faults: list[Glm3Error] = []
-        if batch_size % self.data_parallel:
+        faults: list[Glm3Error] = list(self._stage_faults(config))
+        pieces = self.data_parallel * self.micro_batches
+        if batch_size % pieces:
             faults.append(
                 ConfigError(
                     "does not divide",
                     field="runner_config.batch_size",
-                    expected=f"a multiple of data_parallel = {self.data_parallel}",
+                    expected=f"a multiple of data_parallel times micro_batch_num = {pieces}",
                     found=batch_size,
                 )
             )
@@ -64,6 +74,22 @@ class ParallelPlan:
         except ConfigError as error:
             faults.append(error)
         raise_faults("the plan does not fit the network", faults)
+
+    def _stage_faults(self, config: ModelConfig) -> Iterator[ConfigError]:
+        if self.pipeline_stage > config.num_layers:
+            yield ConfigError(
+                "more stages than layers",
+                field="parallel_config.pipeline_stage",
+                expected=f"at most num_layers = {config.num_layers}",
+                found=self.pipeline_stage,
+            )
+        if self.micro_batches < self.pipeline_stage:
+            yield ConfigError(
+                "too few micro-batches to keep every stage at work",
+                field="parallel_config.micro_batch_num",
+                expected=f"at least pipeline_stage = {self.pipeline_stage}",
+                found=self.micro_batches,
+            )
 
 
 @ms.jit_class
@@ -85,7 +111,7 @@ class _CutLinear:
 
 
 def shard_network(network: ChatGLMNetwork, plan: ParallelPlan) -> None:
-    """Give every matrix its cut; the network's Ascend kernels were made for the same plan.
+    """Give matrices their cuts and blocks their stages; the network's kernels were made for the same plan.
 
     Raises:
         BackendError: the network has other kernels.
@@ -96,7 +122,9 @@ def shard_network(network: ChatGLMNetwork, plan: ParallelPlan) -> None:
     data, model = plan.data_parallel, plan.model_parallel
     columns: Any = _CutLinear(kernels, data, model, columns=True)
     rows: Any = _CutLinear(kernels, data, model, columns=False)
-    for block in network.layers:
+    for number, block in enumerate(network.layers):
+        if plan.pipeline_stage > 1:
+            block.pipeline_stage = stage_of(layer_prefix(number), len(network.layers), plan.pipeline_stage)
         block.query_key_value.kernels = columns
         block.dense_h_to_4h.kernels = columns
         block.dense.kernels = rows
