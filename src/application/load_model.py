@@ -77,6 +77,7 @@ class ModelLoader:
                 "the model has no tokenizer",
                 path=source.weights,
                 expected="tokenizer.model beside the weights, or processor.tokenizer.vocab_file in the YAML",
+                hint="copy tokenizer.model there from the folder that the weights come from",
             )
         tokenizer = self._open_tokenizer(source.tokenizer)
         size = tokenizer.special_tokens.vocab_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,11 +87,15 @@ class ModelSources:
             )
         if path.is_file() and path.suffix in WEIGHT_SUFFIXES:
             return self._resolve_file(path, with_tokenizer)
+        names = self.names()
+        near = difflib.get_close_matches(str(name_or_path), names, n=1)
         raise UsageError(
             "no such model",
-            expected=f"a folder, a file of weights, a .yaml, or one of {', '.join(self._catalog.names())}",
+            expected=f"a folder, a file of weights, a .yaml, or one of {', '.join(names)}",
             found=str(name_or_path),
-            hint="a model folder holds config.json, weights and tokenizer.model, or one .yaml and one .ckpt",
+            hint=f"did you mean {near[0]}?"
+            if near
+            else "a model folder holds config.json, weights and tokenizer.model, or one .yaml and one .ckpt",
         )
 
     def config(self, name_or_path: str | Path) -> ModelConfig:
@@ -237,6 +242,7 @@ class ModelSources:
                     "the network of these weights is not known",
                     path=weights,
                     expected=f"{CONFIG_NAME} or {weights.stem}.yaml beside them",
+                    hint=f"put {CONFIG_NAME} and {TOKENIZER_NAME} of the original model there",
                 )
             config = run.model.model_config
         source = self._resolve_place(weights, config)

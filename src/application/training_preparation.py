@@ -87,11 +87,12 @@ class PreparedRun:
         """Tell what is about to happen."""
         count = parameter_count(self.start.config)
         each = " a rank" if self.batch.data_ranks > 1 else ""
+        epochs = f"{self.epochs} epoch{'s' if self.epochs != 1 else ''}"
         begun = f", going on from {self.start.checkpoint}" if self.start.checkpoint else ""
         return [
             f"model: {self.start.base or 'random weights'}, {count} parameters{begun}",
             f"data: {self.rows.num_rows} rows, {self.batch.global_batch} a step",
-            f"run: {self.total_steps} steps in {self.epochs} epochs, {self.start.steps_done} done",
+            f"run: {self.total_steps} steps in {epochs}, {self.start.steps_done} done",
             f"memory planned: {self.memory.total / 1e9:.2f} GB{each}",
         ]
 

@@ -184,6 +184,20 @@ def test_a_histogram_has_bars_at_a_terminal(tmp_path: Path) -> None:
     assert "\x1b[31m━" in shown
 
 
+def test_the_model_cards_formatting_script_is_the_command(tmp_path: Path) -> None:
+    step = [["getX", '{"k": "v"}', "I look."], "Status Code: 200."]
+    instance = {"input": "x?", "intermediate_steps": [step], "Final Thought": "Now.", "output": "5."}
+    source = tmp_path / "train_data.json"
+    source.write_text(json.dumps([{"NLDocumentation": "docs", "Instances": [instance]}]))
+    script = REPOSITORY / "mindformers" / "tools" / "format_tool_alpaca.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--path", source.name],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "formatted_data" / "tool_alpaca.jsonl").read_text().splitlines()) == 1
+
+
 def test_tool_alpaca_is_formatted_counted_and_can_be_checked(tmp_path: Path) -> None:
     step = [["getX", '{"k": "v"}', "I look.\nAction: getX"], "Status Code: 200."]
     instance = {"input": "x?", "intermediate_steps": [step], "Final Thought": "Now.", "output": "5."}

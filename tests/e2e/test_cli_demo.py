@@ -40,4 +40,5 @@ def test_the_demo_finetunes_in_two_ranks_and_merges_and_the_result_is_better_at_
     last = done.stdout.rstrip().splitlines()[-1]
     assert "好物推荐" in last, "the tone of the rows it was trained on"
     assert "灰色" in last, "what the prompt asks for"
+    assert "temporary and are removed" in done.stderr, "paths were named that lead nowhere now"
     assert list(tmp_path.iterdir()) == []

@@ -35,7 +35,8 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "output"
 
 
-def test_the_model_cards_command_merges_to_the_name_it_promises(output):
+@pytest.mark.parametrize("script", ["transform_ckpt.py", "mindformers/tools/transform_ckpt.py"])
+def test_the_model_cards_command_merges_to_the_name_it_promises(output, script):
     arguments = [
         "--src_ckpt_strategy", str(output / "strategy"),
         "--src_ckpt_dir", f"{output / 'checkpoint'}/",
@@ -44,7 +45,7 @@ def test_the_model_cards_command_merges_to_the_name_it_promises(output):
         "--prefix", "glm3_6b",
     ]  # fmt: skip
     done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "transform_ckpt.py"), *arguments],
+        [sys.executable, str(REPOSITORY / script), *arguments],
         capture_output=True,
         text=True,
         timeout=60,

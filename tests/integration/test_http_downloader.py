@@ -110,8 +110,12 @@ def test_nothing_listening_is_an_error_after_the_attempts(downloader: HttpDownlo
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
+    seen: list[tuple[int, int | None]] = []
     with pytest.raises(DownloadError, match="the download failed"):
-        downloader.fetch(f"http://127.0.0.1:{port}/file", tmp_path / "file")
+        downloader.fetch(
+            f"http://127.0.0.1:{port}/file", tmp_path / "file", size=7, progress=lambda *at: seen.append(at)
+        )
+    assert seen == [(0, 7)] * 3, "somebody who waits sees what for, at each attempt"
 
 
 def test_offline_opens_no_connection_and_takes_what_is_there(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glm3.domain.errors import UsageError
-from glm3.entrypoints.cli.prompts import prompts_in_file, prompts_of, write_result
+from glm3.entrypoints.cli.prompts import looks_like_a_missing_file, prompts_in_file, prompts_of, write_result
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,12 @@ def test_the_result_file_is_a_list_that_python_reads_back(
     path = tmp_path_factory.mktemp("result") / "r.txt"
     write_result(path, texts)
     assert ast.literal_eval(path.read_text(encoding="utf-8")) == texts
+
+
+def test_a_name_of_a_file_that_is_not_there_is_noticed(tmp_path: Path) -> None:
+    missing = str(tmp_path / "prompts.txt")
+    assert looks_like_a_missing_file([missing])
+    Path(missing).write_text("hello")
+    assert not looks_like_a_missing_file([missing])
+    assert not looks_like_a_missing_file(["你好"])
+    assert not looks_like_a_missing_file(["a.txt", "b.txt"]), "several values are prompts"

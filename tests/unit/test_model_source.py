@@ -160,9 +160,15 @@ def test_a_folder_of_a_known_name_wins_over_the_name(world: World, monkeypatch: 
 
 def test_an_unknown_name_is_told_the_names_and_what_a_folder_holds(world: World) -> None:
     with pytest.raises(UsageError) as caught:
-        world.sources.resolve("glm3_7b")
+        world.sources.resolve("chatglm4")
     assert "tiny, glm3_6b" in str(caught.value)
     assert "config.json, weights and tokenizer.model" in str(caught.value.hint)
+
+
+def test_a_misspelt_name_is_told_the_one_that_was_meant(world: World) -> None:
+    with pytest.raises(UsageError) as caught:
+        world.sources.resolve("glm3-6b")
+    assert caught.value.hint == "did you mean glm3_6b?"
 
 
 def test_a_folder_that_may_not_be_read_is_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,8 @@ class HttpDownloader:
         fruitless = 0
         while True:
             before = part.stat().st_size if part.exists() else 0
+            if progress is not None:  # shown while a server does not answer, too
+                progress(before, size)
             try:
                 if self._receive(url, part, before, size, progress):
                     return
@@ -114,7 +116,7 @@ class HttpDownloader:
                     path=part,
                     expected="all of it" if size is None else f"{size} bytes",
                     found=f"{after} bytes of {url}",
-                    hint="what has come is kept; the same command goes on from there",
+                    hint="check the network or HTTPS_PROXY; what has come is kept, the same command goes on",
                 )
             time.sleep(self._pause * 2 ** min(fruitless, 5) / 2)
 

@@ -52,7 +52,7 @@ def load_state(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive or None)
     except Exception as error:  # torch raises about every kind for a bad file
         raise CheckpointError(
-            f"torch cannot read it: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            f"torch cannot read it: {_reason(error)}",
             path=path,
             hint="the file is cut or damaged, or holds code; only plain weights are read",
         ) from error
@@ -106,3 +106,8 @@ def save_state(arrays: Mapping[str, Array], dtypes: Mapping[str, DType], path: P
         else:
             state[name] = torch.from_numpy(array)
     torch.save(state, path)
+
+
+def _reason(error: Exception) -> str:
+    """Return what torch says, without its advice to switch the protection from code in files off."""
+    return str(error).split(". In PyTorch 2.6", 1)[0].strip().partition("\n")[0] or type(error).__name__

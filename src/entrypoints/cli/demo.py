@@ -66,6 +66,7 @@ def demo(
         with TemporaryDirectory(prefix="glm3-demo-") as folder:
             merged = open_model(settings, str(teach(settings, Path(folder))))
             _talk(ChatSession(merged.model, merged.tokenizer), (goods(),))
+            note("\nthe files named above were temporary and are removed")
     note("\nnow you: glm3 chat, glm3 finetune --config configs/glm3/glm3_tiny.yaml")
 
 

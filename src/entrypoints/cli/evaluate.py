@@ -94,13 +94,16 @@ def run_evaluation(
         Glm3Error: see :meth:`glm3.application.evaluation_setup.EvaluateService.run`.
     """
     from glm3.domain.training.encoding import PairLayout
-    from glm3.entrypoints.cli.files import write_text
+    from glm3.entrypoints.cli.files import require_writable, write_text
     from glm3.entrypoints.cli.loading import container
     from glm3.entrypoints.cli.progress import counting, progress
 
     service = container(settings).training().evaluation()
     first = service.communicator.rank == 0
     quiet = quiet or not first
+    path = output or Path(config.output_dir) / RESULT_NAME
+    if first:
+        require_writable(path)
     with progress("downloading", quiet=quiet) as download, counting("rows answered", quiet=quiet) as count:
         result = service.run(
             config,
@@ -113,8 +116,6 @@ def run_evaluation(
         return
     for text in result.notes:
         note(f"note: {text}")
-    path = output or Path(config.output_dir) / RESULT_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(result.to_json(), ensure_ascii=False, indent=2) + "\n")
     if as_json:
         answer_json(dict(result.scores))

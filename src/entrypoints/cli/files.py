@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from glm3.domain.atomic_write import staged_file, write_durably
 from glm3.domain.errors import InvalidInputError, MissingFileError, StorageError
 
-__all__ = ["read_text", "write_text"]
+__all__ = ["read_text", "require_writable", "write_text"]
 
 
 def read_text(path: Path) -> str:
@@ -38,3 +39,23 @@ def write_text(path: Path, text: str) -> None:
     """
     with staged_file(path) as staged:
         write_durably(staged, text.encode("utf-8"))
+
+
+def require_writable(path: Path) -> None:
+    """Make the folder of ``path``, and find out before long work that its result can be written there.
+
+    Raises:
+        StorageError: it cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise StorageError(
+            f"cannot be written: {error.strerror or error}",
+            path=path,
+            hint="check the permissions, or choose another place",
+        ) from error
+    if path.is_dir():
+        raise StorageError("cannot be written", path=path, expected="a file", found="a folder")

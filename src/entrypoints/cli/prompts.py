@@ -12,7 +12,7 @@ from pathlib import Path
 from glm3.domain.errors import UsageError
 from glm3.entrypoints.cli.files import read_text, write_text
 
-__all__ = ["prompts_in_file", "prompts_of", "write_result"]
+__all__ = ["looks_like_a_missing_file", "prompts_in_file", "prompts_of", "write_result"]
 
 
 def prompts_of(values: Sequence[str]) -> list[str]:
@@ -33,6 +33,13 @@ def prompts_of(values: Sequence[str]) -> list[str]:
     if os.path.isfile(value):  # noqa: PTH113
         return prompts_in_file(Path(value))
     return [_with_line_breaks(value)]
+
+
+def looks_like_a_missing_file(values: Sequence[str]) -> bool:
+    """Tell whether the one value ends as names of text files do, and there is no such file."""
+    if len(values) != 1 or not values[0].endswith((".txt", ".json", ".jsonl")):
+        return False
+    return not os.path.exists(values[0])  # noqa: PTH110  # as above
 
 
 def prompts_in_file(path: Path) -> list[str]:

@@ -65,7 +65,7 @@ def run(
     from glm3.entrypoints.cli.evaluate import run_evaluation
     from glm3.entrypoints.cli.finetune import run_finetune
     from glm3.entrypoints.cli.loading import container
-    from glm3.entrypoints.cli.prompts import prompts_of
+    from glm3.entrypoints.cli.prompts import looks_like_a_missing_file, prompts_of
     from glm3.entrypoints.cli.strategies import write_strategies
 
     config = (
@@ -94,6 +94,8 @@ def run(
         )
     if config.context.device_target == "Ascend":
         note("note: context.device_target is Ascend; inference runs on the CPU")
+    if predict_data and looks_like_a_missing_file(predict_data):
+        note(f"note: there is no file {predict_data[0]}; this very text is the prompt")
     prompts = prompts_of(predict_data) if predict_data else list(config.input_data or ())
     if not prompts:
         raise UsageError("nothing to predict", hint="give --predict_data TEXT, or input_data in the file")
