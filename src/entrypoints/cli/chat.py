@@ -67,7 +67,9 @@ def chat(
     top_k: Annotated[
         int | None, typer.Option(help="Keep this many tokens; 0 keeps all. [default: 0]")
     ] = None,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1 discourages repeating.")] = 1.0,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="Above 1 discourages repeating. [default: 1]")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Make sampling repeatable.")] = None,
     greedy: Annotated[
         bool, typer.Option("--greedy", help="Take the likeliest token, do not sample.")
@@ -90,15 +92,17 @@ def chat(
     """Talk to a model, at the terminal or with one prompt.
 
     At a terminal without -p this is a conversation; otherwise the prompt is answered once. Sampling is
-    that of ChatGLM3's own chat (temperature 0.8, top-p 0.8) unless --greedy asks for none.
+    that of ChatGLM3's own chat (temperature 0.8, top-p 0.8) where neither an option here nor the model's
+    generation_config.json says otherwise.
     """
     from glm3.application.chat import ChatSession
+    from glm3.application.generation_file import generation_beside
     from glm3.entrypoints.cli.loading import open_model
     from glm3.entrypoints.cli.tools import tool_caller
     from glm3.entrypoints.cli.transcript import load_tools
 
     text = _one_prompt(prompt)
-    options = sampling_options(
+    options, named = sampling_options(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_p=top_p,
@@ -113,12 +117,13 @@ def chat(
     offered = [] if tools is None else load_tools(tools)
     loading = load_options(kernels, dtype, threads, quant, kv_cache)
     loaded = open_model(settings_of(context), model, loading, adapter=adapter, quiet=quiet)
+    defaults = generation_beside(loaded.source.weights)
     session = ChatSession(
         loaded.model,
         loaded.tokenizer,
         system=system,
         tools=offered,
-        options=options,
+        options=defaults.chat_options(loaded.tokenizer.special_tokens, options, named),
         trim=trim,
         caller=caller,
     )

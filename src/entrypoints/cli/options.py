@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-
-from glm3.domain.chat_defaults import DEFAULT_TEMPERATURE, DEFAULT_TOP_P
 
 if TYPE_CHECKING:
     from glm3.domain.generation import GenerationConfig
     from glm3.domain.ports.backend import LoadOptions
 
 __all__ = [
-    "DEFAULT_TEMPERATURE",
-    "DEFAULT_TOP_P",
     "Adapter",
     "CacheFormat",
     "Dtype",
@@ -149,12 +145,12 @@ def sampling_options(
     temperature: float | None,
     top_p: float | None,
     top_k: int | None,
-    repetition_penalty: float,
+    repetition_penalty: float | None,
     seed: int | None,
     greedy: bool,
     lookup: bool,
-) -> GenerationConfig:
-    """Combine the sampling options of a chat.
+) -> tuple[GenerationConfig, frozenset[str]]:
+    """Combine the sampling options of a chat; also return the names of the fields that they decide.
 
     Raises:
         UsageError: an option that shapes sampling stands beside ``greedy``.
@@ -171,13 +167,15 @@ def sampling_options(
             found=", ".join(given),
             hint="leave --greedy out, or the others",
         )
-    return GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=not greedy,
-        temperature=DEFAULT_TEMPERATURE if temperature is None else temperature,
-        top_p=DEFAULT_TOP_P if top_p is None else top_p,
-        top_k=0 if top_k is None else top_k,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-        lookup=lookup,
+    values = {
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "repetition_penalty": repetition_penalty,
+        "do_sample": not greedy if greedy or given else None,
+    }
+    named = {name: value for name, value in values.items() if value is not None}
+    options = GenerationConfig(
+        max_new_tokens=max_new_tokens, seed=seed, lookup=lookup, **cast("dict[str, Any]", named)
     )
+    return options, frozenset(named)
