@@ -109,5 +109,5 @@ def save_state(arrays: Mapping[str, Array], dtypes: Mapping[str, DType], path: P
 
 
 def _reason(error: Exception) -> str:
-    """Return what torch says, without its advice to switch the protection from code in files off."""
-    return str(error).split(". In PyTorch 2.6", 1)[0].strip().partition("\n")[0] or type(error).__name__
+    """Return torch's first sentence: its next ones advise to switch off what keeps files from running code."""
+    return str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
