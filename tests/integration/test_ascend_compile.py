@@ -14,9 +14,13 @@ from pathlib import Path
 import pytest
 
 from glm3.adapters.strategy.store import FileStrategyStore
+from glm3.adapters.yaml.run_config_reader import YamlRunConfigReader
 from glm3.domain.layout.network_cut import NetworkCut, cut_network
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.parameters import parameter_shapes, to_mindspore_name
+from glm3.domain.tensors import DType
+from glm3.domain.training.batch_plan import BatchPlan
+from glm3.domain.training.setup import network_cut
 from support.cann_stub import build_stub, plugin
 
 pytestmark = [
@@ -36,6 +40,14 @@ SMALL = {
 }
 WIDE = {"num_layers": 1, "seq_length": 2048}
 """One layer of ChatGLM3-6B."""
+
+TRAINED = (
+    "run_glm3_6b.yaml",
+    "run_glm3_6b_finetune_800T_A2_64G.yaml",
+    "run_glm3_6b_finetune_2k_800T_A2_64G.yaml",
+    "run_glm3_6b_multiturn_finetune_800T_A2_64G.yaml",
+)
+CONFIGS = Path(__file__).parents[2] / "configs/glm3"
 
 PROGRAM = Path(__file__).parents[1] / "support/ascend_compile.py"
 ROOT = Path(__file__).parents[2]
@@ -80,11 +92,12 @@ def network_names(names):
     return {to_mindspore_name(name) for name in names if name.startswith("transformer.")}
 
 
-def assert_strategy(folder, config, **cut):
+def assert_strategy(folder, config, optimizer_threshold=0, **cut):
     """MindSpore's files cut each parameter as our own layouts do, stage by stage."""
     written = FileStrategyStore().read(folder)
     ours = cut_network(
-        parameter_shapes(ModelConfig.from_mapping(config)), NetworkCut(optimizer_threshold=0, **cut)
+        parameter_shapes(ModelConfig.from_mapping(config)),
+        NetworkCut(optimizer_threshold=optimizer_threshold, **cut),
     )
     assert len(written.stages) == len(ours.stages)
     for expected, found in zip(ours.stages, written.stages, strict=True):
@@ -115,6 +128,51 @@ def test_data_parallel_with_optimizer_shard(stub, tmp_path):
     assert counts["AllGather"] >= counts["ReduceScatter"]
     assert shapes(report, "Adam") >= {(4608 // 8, 4096), (27392 // 8, 4096), (65024, 4096)}
     assert_strategy(tmp_path, WIDE, data_parallel=8, optimizer_parallel=True)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_model_cards_files(stub, tmp_path, name):
+    """Read as the command reads them, for the eight ranks of their plan; of the 28 layers one is compiled."""
+    config = YamlRunConfigReader().read(
+        CONFIGS / name, ["use_parallel=True", "model.model_config.num_layers=1"]
+    )
+    network = config.model.model_config
+    assert network.compute_dtype is DType.FLOAT16
+    cut = network_cut(config, config.parallel_config.ranks)
+    assert cut is not None
+    assert cut.ranks_per_stage == 8
+    batch = BatchPlan.of(config, 8)
+    report = compiled(
+        stub,
+        tmp_path,
+        config={key: getattr(network, key) for key in SMALL},
+        plan={
+            "data_parallel": cut.data_parallel,
+            "model_parallel": cut.model_parallel,
+            "optimizer_shard": cut.optimizer_parallel,
+        },
+        batch=batch.global_batch,
+        seq=network.seq_length,
+        recompute=config.recompute_config.recompute,
+        threshold=64,
+    )
+    counts, rows = report["counts"], batch.global_batch // 8
+    forward = {"FlashAttentionScore": 1, "RotaryPositionEmbedding": 2, "Swiglu": 1}
+    for operator, number in forward.items():
+        assert counts[operator] >= number
+        assert counts[operator + "Grad"] == number
+        assert {inputs[0][0] for inputs in report["nodes"][operator]} == {"FLOAT16"}
+    assert counts["FlashAttentionScore"] == 2  # once more for the backward pass
+    assert counts["RmsNormGrad"] == 3
+    assert shapes(report, "FlashAttentionScore") == {(rows, network.seq_length, 4096)}
+    assert shapes(report, "FlashAttentionScore", 1) == {(rows, network.seq_length, 256)}
+    assert shapes(report, "Swiglu") == {(rows * network.seq_length, 27392)}
+    assert {value[0] for inputs in report["nodes"]["MatMul"] for value in inputs[:2]} == {"FLOAT16"}
+    # Query, key and value, dense, both of the feed-forward and the head; what is below 64 KB is whole.
+    assert counts["ReduceScatter"] == 5
+    assert counts["AllGather"] >= 5
+    mapping = {key: getattr(network, key) for key in SMALL}
+    assert_strategy(tmp_path, mapping, 64 * 1024, data_parallel=8, optimizer_parallel=True)
 
 
 def test_data_and_model_parallel(stub, tmp_path):

@@ -1,6 +1,6 @@
 """Run as a program among stand-in CANN libraries: compile a training step for Ascend and describe the graph.
 
-Takes one JSON document: ``config``, ``plan``, ``batch``, ``seq``, ``recompute``, ``threshold`` and
+Takes one JSON document: ``config``, ``plan``, ``batch``, ``seq``, ``recompute``, ``threshold`` (KB) and
 ``strategy``, the file that MindSpore writes its strategy to. ``RANK_ID`` says which rank's graph it is.
 Prints one JSON document in the last line.
 """
