@@ -45,7 +45,7 @@ def _work(arguments: list[str]) -> None:
     from glm3.application.engine import Engine
     from glm3.domain.conversation import Message, Role
     from glm3.domain.engine.limits import EngineLimits, slots_within
-    from glm3.domain.engine.request import EngineRequest, Event, Produced
+    from glm3.domain.engine.request import EngineRequest, Event, is_last
     from glm3.domain.generation import GenerationConfig
     from glm3.domain.prompt import PromptBuilder
     from glm3.entrypoints.cli.app import app
@@ -71,7 +71,7 @@ def _work(arguments: list[str]) -> None:
             left = threading.Semaphore(0)
 
             def listen(event: Event, left: threading.Semaphore = left) -> None:
-                if isinstance(event, Produced) and event.finish_reason is not None:
+                if is_last(event):
                     left.release()
 
             asked = GenerationConfig(max_new_tokens=tokens, min_new_tokens=tokens)

@@ -1,4 +1,4 @@
-"""Turn ids into text one at a time, as exactly as decoding them all at once."""
+"""Turn ids into text as they come, as exactly as decoding them all at once."""
 
 from __future__ import annotations
 
@@ -43,19 +43,31 @@ class IncrementalDetokenizer:
         if self._tokenizer.decode(ids[-_LONGEST_CHARACTER:], skip_special_tokens=True):
             self._started = True
 
-    def push(self, token_id: int) -> str:
-        """Append one id and return the text that is now certain, often of one token, sometimes none.
+    def push(self, *ids: int) -> str:
+        """Append ids and return the text that is now certain; many cost little more than one.
 
         Raises:
-            TokenizerError: the id lies beyond the vocabulary.
+            TokenizerError: an id lies beyond the vocabulary.
         """
         if self.stopped:
             return ""
-        return self._filter.push(self._decode_next(token_id))
+        return self._filter.push(self._decode_run(ids) or "".join(map(self._decode_next, ids)))
 
     def finish(self) -> str:
         """Return what was held back; an incomplete character appears as U+FFFD."""
         return self._filter.push(self._flush()) + self._filter.finish()
+
+    def _decode_run(self, ids: Sequence[int]) -> str:
+        """Return the text of several ids in a row, or none where they must be looked at one by one."""
+        if len(ids) < 2 or any(self._special.name_of(token_id) for token_id in ids):
+            return ""
+        text = self._text([*self._pending, *ids])
+        if _REPLACEMENT in text:
+            return ""  # an incomplete character, or a broken one
+        if text:
+            self._pending.clear()
+            self._started = True
+        return text
 
     def _decode_next(self, token_id: int) -> str:
         name = self._special.name_of(token_id)

@@ -39,8 +39,15 @@ class ReplyStream:
         """Whether a stop string ended the text."""
         return self._filter.stopped
 
-    def push(self, token_id: int) -> str:
-        """Append one id and return the text that is now certain."""
+    def push(self, *ids: int) -> str:
+        """Append ids and return the text that is now certain."""
+        if len(ids) == 1 or not self._part.in_body or not self._is_text(ids):
+            return "".join(map(self._push_one, ids))
+        self.token_count += len(ids)
+        self._ids.extend(ids)
+        return self._show(self._part.push(*ids))
+
+    def _push_one(self, token_id: int) -> str:
         self.token_count += 1
         if token_id in self._special.stop_ids:
             self._stop_id = token_id
@@ -53,6 +60,9 @@ class ReplyStream:
         delta = self._show(self._part.finish())
         self._part = _PartText(self._tokenizer, separator="\n" if self._certain else "")
         return delta
+
+    def _is_text(self, ids: Sequence[int]) -> bool:
+        return max(ids) < self._special.num_pieces and self._special.stop_ids[0] not in ids
 
     def finish(self) -> str:
         """Return what was held back and is text after all; call it once, at the end."""
@@ -99,14 +109,20 @@ class _PartText:
         self._begun = False
         self.held = False  # its header names a tool
 
-    def push(self, token_id: int) -> str:
+    @property
+    def in_body(self) -> bool:
+        """Whether all that comes is text."""
+        return not self._in_header and not self.held
+
+    def push(self, *ids: int) -> str:
+        """Append one id, or several of the body."""
         if self.held:
             return ""
-        if self._in_header and token_id == self._newline:
+        if self._in_header and ids[0] == self._newline:
             return self._end_header()
         if self._header is None:
-            return self._take(self._detokenizer.push(token_id))
-        self._header.append(token_id)
+            return self._take(self._detokenizer.push(*ids))
+        self._header.extend(ids)
         header = self._tokenizer.decode(self._header, skip_special_tokens=True)
         if not header.strip() or header.endswith("\N{REPLACEMENT CHARACTER}") or names_tool(header):
             return ""

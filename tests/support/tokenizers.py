@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,11 @@ EVERY_TOKENIZER = [
 ]
 
 some_text = st.text(st.characters(codec="utf-8"), max_size=40) | st.text("a1 \n\t▁你�👋<|>", max_size=20)
+
+
+@st.composite
+def runs_of(draw: st.DrawFn, ids: Sequence[int]) -> list[Sequence[int]]:
+    """Cut ids into runs of any length."""
+    cuts = sorted(draw(st.lists(st.integers(0, len(ids)), max_size=4)))
+    runs = [ids[start:end] for start, end in pairwise([0, *cuts, len(ids)])]
+    return [run for run in runs if run]

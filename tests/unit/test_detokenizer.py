@@ -10,7 +10,7 @@ from glm3.adapters.memory.byte_tokenizer import ByteTokenizer
 from glm3.domain.detokenizer import IncrementalDetokenizer, StopStringFilter
 from glm3.domain.errors import TokenizerError
 from glm3.domain.prompt import PromptBuilder
-from support.tokenizers import BUILDERS, EVERY_TOKENIZER, some_text
+from support.tokenizers import BUILDERS, EVERY_TOKENIZER, runs_of, some_text
 
 TOKENIZER = ByteTokenizer()
 FFFD = "\N{REPLACEMENT CHARACTER}"
@@ -50,6 +50,17 @@ def test_the_deltas_joined_are_the_whole_decoded(name, skip, data):
     ids = data.draw(sequences(tokenizer))
     whole = tokenizer.decode(ids, skip_special_tokens=skip)
     assert "".join(deltas_of(tokenizer, ids, skip_special_tokens=skip)) == whole
+
+
+@pytest.mark.parametrize("skip", [False, True], ids=["shown", "hidden"])
+@pytest.mark.parametrize("name", EVERY_TOKENIZER)
+@given(data=st.data())
+def test_ids_may_come_in_runs_of_any_length(name, skip, data):
+    tokenizer = BUILDERS[name]()
+    ids = data.draw(sequences(tokenizer))
+    detokenizer = IncrementalDetokenizer(tokenizer, skip_special_tokens=skip)
+    text = "".join(detokenizer.push(*run) for run in data.draw(runs_of(ids))) + detokenizer.finish()
+    assert text == tokenizer.decode(ids, skip_special_tokens=skip)
 
 
 @pytest.mark.parametrize("name", EVERY_TOKENIZER)

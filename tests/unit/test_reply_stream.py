@@ -11,6 +11,7 @@ from glm3.domain.conversation import FinishReason, Message, Reply, Role
 from glm3.domain.prompt import PromptBuilder
 from glm3.domain.reply_stream import ReplyStream
 from glm3.domain.tool_call import format_tool_call
+from support.tokenizers import runs_of
 
 TOKENIZER = ByteTokenizer(dummy_prefix=True)
 SPECIAL = TOKENIZER.special_tokens
@@ -102,6 +103,22 @@ parts = st.builds(lambda header, text: Message(Role.ASSISTANT, text, header), he
 def test_the_deltas_joined_are_what_the_reply_shows(messages: list[Message], stop: int) -> None:
     deltas, reply = run(answer_ids(*messages, stop=stop))
     assert "".join(deltas) == "\n".join(text for text in (reply.thought, reply.text) if text)
+
+
+@given(
+    messages=st.lists(parts, min_size=1, max_size=4),
+    stops=st.lists(st.sampled_from(["b 你", "a"])),
+    data=st.data(),
+)
+def test_ids_may_come_in_runs_of_any_length(
+    messages: list[Message], stops: list[str], data: st.DataObject
+) -> None:
+    ids = answer_ids(*messages)
+    stream = ReplyStream(TOKENIZER, stops)
+    text = "".join(stream.push(*piece) for piece in data.draw(runs_of(ids))) + stream.finish()
+    deltas, reply = run(ids, stops)
+    assert text == "".join(deltas)
+    assert stream.reply(FinishReason.STOP).text == reply.text
 
 
 @given(ids=st.lists(st.integers(3, SPECIAL.vocab_size - 1), max_size=40))

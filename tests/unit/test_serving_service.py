@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -232,6 +233,17 @@ def test_of_answers_that_do_not_all_fit_none_is_left_running():
     model = ScriptedModel(hashed_scores(size), size)
     with service_of(model, engine=EngineLimits(slots=1, slot_tokens=4096, queue=1)) as (service, engine):
         asyncio.run(ask())
+
+
+def test_tokens_that_come_faster_than_a_screen_shows_them_go_together():
+    size, count = TOKENIZER.special_tokens.vocab_size, 2000
+    options = {"max_new_tokens": count, "min_new_tokens": count}
+    started = monotonic()
+    deltas = answer(ScriptedModel(hashed_scores(size), size), chat(options=options))
+    seconds = monotonic() - started
+    assert isinstance(deltas[-1], UsageDelta)
+    assert deltas[-1].usage.completion_tokens == count
+    assert sum(isinstance(delta, TextDelta) for delta in deltas) <= 60 * seconds + 3
 
 
 def test_leaving_the_block_cancels():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -14,39 +15,36 @@ from glm3.application.engine import Engine, Ticket
 from glm3.application.serving.readers import AnswerReader
 from glm3.application.serving.records import Delta, TextDelta, UsageDelta
 from glm3.domain.conversation import Usage
-from glm3.domain.engine.request import Cancelled, EngineRequest, Event, Failed, Listener, Produced, Started
+from glm3.domain.engine.request import Cancelled, EngineRequest, Event, Failed, Produced, Started, is_last
 
 __all__ = ["AnswerStream", "Asked", "LoopInbox"]
 
+_PACE_SECONDS = 1 / 60  # a screen shows no more pieces a second; more cost cores that the model needs
+
 
 class LoopInbox:
-    """Carry events from the engine's thread into an event loop.
+    """Wake streams of an event loop from the engine's thread.
 
-    The loop is woken once for all that a step of the model produced: waking it for each of 64 streams costs
-    more than the events themselves.
+    The loop is woken once for all streams that wait when a step of the model ends: waking it for each of 64
+    costs more than the events themselves.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._events: deque[tuple[AnswerStream, int, Event]] = deque()
+        self._waiting: deque[AnswerStream] = deque()
         self._woken = False
 
-    def listener(self, stream: AnswerStream, choice: int) -> Listener:
-        """Return what tells ``stream`` about its answer number ``choice``."""
-
-        def post(event: Event) -> None:
-            self._events.append((stream, choice, event))
-            if not self._woken:
-                self._woken = True
-                self.loop.call_soon_threadsafe(self._deliver)
-
-        return post
+    def wake(self, stream: AnswerStream) -> None:
+        """Let a stream look at its events, soon."""
+        self._waiting.append(stream)
+        if not self._woken:
+            self._woken = True
+            self.loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
         self._woken = False  # first, so that what comes from now on wakes the loop again
-        while self._events:
-            stream, choice, event = self._events.popleft()
-            stream.receive(choice, event)
+        while self._waiting:
+            self._waiting.popleft().wake()
 
 
 @frozen(eq=False)
@@ -59,6 +57,8 @@ class Asked:
 
 class AnswerStream:
     """Iterate over the deltas of all answers, as they come; usage is the last.
+
+    Tokens that come faster than a screen shows them are read and passed on together.
 
     Use it as a context manager: leaving the block cancels what still runs. Iterating raises the
     :class:`Glm3Error` that an answer failed with, and just ends after :meth:`cancel`.
@@ -85,14 +85,19 @@ class AnswerStream:
         self._readers = [answer.reader for answer in asked]
         self._prompt_tokens = prompt_tokens
         self._cached: dict[int, int] = {}
+        self._inbox = inbox
+        self._events: deque[tuple[int, Event]] = deque()
         self._ready: deque[Delta] = deque(beginning)
+        self._due = 0.0
+        self._waits = False
+        self._running = len(asked)
         self._error: BaseException | None = None
         self._left = len(asked)
         self._changed = asyncio.Event()
         self._tickets: list[Ticket] = []
         try:
             for choice, answer in enumerate(asked):
-                self._tickets.append(engine.submit(answer.request, inbox.listener(self, choice)))
+                self._tickets.append(engine.submit(answer.request, partial(self._post, choice)))
         except BaseException:
             self.cancel()
             raise
@@ -102,21 +107,8 @@ class AnswerStream:
         for ticket in self._tickets:
             ticket.cancel()
 
-    def receive(self, choice: int, event: Event) -> None:
-        """Take an event of the engine."""
-        reader = self._readers[choice]
-        if reader.finished or self._error is not None:
-            return
-        if isinstance(event, Started):
-            self._cached.setdefault(choice, event.cached_tokens)
-            return
-        if isinstance(event, Failed):
-            self._error = event.error
-            self.cancel()
-        elif isinstance(event, Cancelled):
-            self._left = 0
-        else:
-            self._read(choice, event)
+    def wake(self) -> None:
+        """Look at what the engine has posted."""
         self._changed.set()
 
     def __aiter__(self) -> Self:
@@ -124,12 +116,15 @@ class AnswerStream:
 
     async def __anext__(self) -> Delta:
         while not self._ready:
-            if self._error is not None:
+            if self._events:
+                await self._keep_pace()
+                self._read_all()
+            elif self._error is not None:
                 raise self._error
-            if self._left == 0:
+            elif self._left == 0:
                 raise StopAsyncIteration
-            self._changed.clear()
-            await self._changed.wait()
+            else:
+                await self._wait()
         return self._ready.popleft()
 
     def __enter__(self) -> Self:
@@ -140,15 +135,60 @@ class AnswerStream:
     ) -> None:
         self.cancel()
 
-    def _read(self, choice: int, token: Produced) -> None:
-        reader = self._readers[choice]
+    def _post(self, choice: int, event: Event) -> None:
+        """Take an event in the engine's thread; whoever does not wait for it finds it later."""
+        self._events.append((choice, event))
+        if is_last(event):
+            self._running -= 1
+        if self._waits or not self._running:
+            self._waits = False
+            self._inbox.wake(self)
+
+    async def _wait(self) -> None:
+        self._changed.clear()
+        self._waits = True
+        if not self._events:  # what comes from now on wakes this one
+            await self._changed.wait()
+        self._waits = False
+
+    async def _keep_pace(self) -> None:
+        """Wait until the next piece is due, or the last one has come."""
+        if self._running and self._due > self._inbox.loop.time():
+            self._changed.clear()
+            due = self._inbox.loop.call_at(self._due, self._changed.set)
+            if self._running:
+                await self._changed.wait()
+            due.cancel()
+
+    def _read_all(self) -> None:
+        tokens: dict[int, list[Produced]] = {}
+        failure: BaseException | None = None
+        while self._events:
+            choice, event = self._events.popleft()
+            match event:
+                case Produced():
+                    tokens.setdefault(choice, []).append(event)
+                case Started():
+                    self._cached.setdefault(choice, event.cached_tokens)
+                case Failed():
+                    failure = failure or event.error
+                case Cancelled():
+                    self._left = 0
         try:
-            for delta in reader.push(token):
-                self._append(delta)
-        except Exception as error:  # belongs to whoever iterates, not to the loop
-            self._error = error
+            for choice, produced in tokens.items():
+                if not self._readers[choice].finished:
+                    self._read(self._readers[choice], produced)
+        except Exception as error:  # belongs to whoever iterates
+            failure = failure or error
+        if failure is not None:
+            self._error = failure
             self.cancel()
-            return
+        if self._ready:
+            self._due = self._inbox.loop.time() + _PACE_SECONDS
+
+    def _read(self, reader: AnswerReader, produced: Sequence[Produced]) -> None:
+        for delta in reader.push(produced):
+            self._append(delta)
         if reader.finished:
             self._count_down()
 

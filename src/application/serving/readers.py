@@ -30,8 +30,8 @@ class AnswerReader(Protocol):
     finished: bool
     token_count: int
 
-    def push(self, produced: Produced) -> list[Delta]:
-        """Take the next token and return what it adds; the last delta is the finish."""
+    def push(self, produced: Sequence[Produced]) -> list[Delta]:
+        """Take the next tokens and return what they add; the last delta is the finish."""
         ...
 
 
@@ -56,18 +56,17 @@ class ChatReader:
         self._logprobs = _Logprobs(tokenizer)
         self._shown = ""
 
-    def push(self, produced: Produced) -> list[Delta]:
-        self.token_count += 1
-        text = self._stream.push(produced.id)
+    def push(self, produced: Sequence[Produced]) -> list[Delta]:
+        if len(produced) > 1 and produced[0].logprob is not None:  # a header line's must not go with text
+            return [delta for token in produced if not self.finished for delta in self.push([token])]
+        self.token_count += len(produced)
+        text = self._stream.push(*[token.id for token in produced])
         self._logprobs.push(produced)
         if not self._shown and not text and self._logprobs.blank:
             self._logprobs.drop()  # the header line
         deltas = self._text(text)
-        if self._stream.stopped:
-            return deltas + self._finish(FinishReason.STOP)
-        if produced.finish_reason is not None:
-            return deltas + self._finish(produced.finish_reason)
-        return deltas
+        reason = FinishReason.STOP if self._stream.stopped else produced[-1].finish_reason
+        return deltas if reason is None else deltas + self._finish(reason)
 
     def _text(self, text: str) -> list[Delta]:
         self._shown += text
@@ -104,14 +103,11 @@ class CompletionReader:
         self._detokenizer.follow(prompt)
         self._logprobs = _Logprobs(tokenizer)
 
-    def push(self, produced: Produced) -> list[Delta]:
-        self.token_count += 1
-        if produced.id in self._stop_ids:
-            text = ""
-        else:
-            text = self._detokenizer.push(produced.id)
-            self._logprobs.push(produced)
-        reason = FinishReason.STOP if self._detokenizer.stopped else produced.finish_reason
+    def push(self, produced: Sequence[Produced]) -> list[Delta]:
+        self.token_count += len(produced)
+        text = self._detokenizer.push(*[token.id for token in produced if token.id not in self._stop_ids])
+        self._logprobs.push(produced)
+        reason = FinishReason.STOP if self._detokenizer.stopped else produced[-1].finish_reason
         if reason is not None:
             self.finished = True
             text += self._detokenizer.finish()
@@ -162,11 +158,12 @@ class _Logprobs:
         """Whether nothing but white space is held."""
         return not any(token.text.strip() for token in self._held)
 
-    def push(self, produced: Produced) -> None:
-        if produced.logprob is None or produced.id in self._tokenizer.special_tokens.stop_ids:
-            return
-        top = tuple(TokenLogprob(id_, self._text(id_), logprob) for id_, logprob in produced.top_logprobs)
-        self._held.append(TokenLogprob(produced.id, self._text(produced.id), produced.logprob, top))
+    def push(self, produced: Sequence[Produced]) -> None:
+        for token in produced:
+            if token.logprob is None or token.id in self._tokenizer.special_tokens.stop_ids:
+                continue
+            top = tuple(TokenLogprob(id_, self._text(id_), logprob) for id_, logprob in token.top_logprobs)
+            self._held.append(TokenLogprob(token.id, self._text(token.id), token.logprob, top))
 
     def take(self) -> tuple[TokenLogprob, ...]:
         held, self._held = tuple(self._held), []

@@ -10,7 +10,7 @@ from glm3.domain.conversation import FinishReason
 from glm3.domain.errors import Glm3Error
 from glm3.domain.generation import GenerationConfig, StopCheck
 
-__all__ = ["Cancelled", "EngineRequest", "Event", "Failed", "Listener", "Produced", "Started"]
+__all__ = ["Cancelled", "EngineRequest", "Event", "Failed", "Listener", "Produced", "Started", "is_last"]
 
 
 def _as_ids(ids: Sequence[int]) -> tuple[int, ...]:
@@ -80,6 +80,13 @@ class Cancelled:
 
 Event = Started | Produced | Failed | Cancelled
 """Every request ends with exactly one of: a token with a finish reason, a failure, a cancellation."""
+
+def is_last(event: Event) -> bool:
+    """Tell whether an event ends its request."""
+    if isinstance(event, Produced):
+        return event.finish_reason is not None
+    return not isinstance(event, Started)
+
 
 Listener = Callable[[Event], None]
 """Told each event from the engine's thread; must return at once."""
