@@ -109,5 +109,5 @@ def save_state(arrays: Mapping[str, Array], dtypes: Mapping[str, DType], path: P
 
 
 def _reason(error: Exception) -> str:
-    """Return torch's first sentence: its next ones advise to switch off what keeps files from running code."""
+    """Return torch's first sentence: the next ones advise to let the file run its code."""
     return str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
