@@ -9,15 +9,11 @@ nothing of MindSpore is needed here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from glm3.domain.errors import Glm3Error, InvalidInputError, raise_faults
-from glm3.domain.model_config import ModelConfig
-from glm3.domain.tensors import DType
+from glm3.adapters.mindspore.kernels.ascend.call_check import CallCheck, Shape
 
-__all__ = ["CAUSAL_MASK_SIZE", "RULES", "SPARSE_MODES", "verify", "verify_network"]
-
-Shape = tuple[int, ...]
+__all__ = ["CAUSAL_MASK_SIZE", "RULES", "SPARSE_MODES", "verify"]
 
 CAUSAL_MASK_SIZE = 2048
 """Side of the one mask that every causal sparse mode takes, whatever the lengths are."""
@@ -30,46 +26,6 @@ _INDEX = ("Int32",)
 _CACHE_LIMIT = 128 * 128  # numbers of one head in one block that the on-chip buffer takes
 
 
-class _Check:
-    """Collect what is wrong with one call."""
-
-    def __init__(self, operator: str) -> None:
-        self.operator = operator
-        self.faults: list[Glm3Error] = []
-
-    def require(self, met: bool, field: str, expected: object, found: object, hint: str) -> None:
-        if not met:
-            self.faults.append(
-                InvalidInputError(
-                    "not what the operator takes",
-                    field=f"{self.operator}.{field}",
-                    expected=expected,
-                    found=found,
-                    hint=hint,
-                )
-            )
-
-    def dtype(self, field: str, found: str, allowed: Sequence[str]) -> None:
-        hint = "set model_config.compute_dtype, or use the stock kernels"
-        self.require(found in allowed, f"{field} dtype", " or ".join(allowed), found, hint)
-
-    def same(self, field: str, expected: object, found: object, hint: str) -> None:
-        self.require(expected == found, field, expected, found, hint)
-
-    def rank(self, field: str, shape: Shape, rank: int) -> bool:
-        """Return whether a shape has as many axes as it must have; other rules make no sense otherwise."""
-        self.require(len(shape) == rank, f"{field} shape", f"{rank} axes", shape, "reshape the input")
-        return len(shape) == rank
-
-    def ranks(self, **expected: tuple[Shape, int]) -> bool:
-        """Return whether all shapes have as many axes as they must have."""
-        met = [self.rank(name, shape, rank) for name, (shape, rank) in expected.items()]
-        return all(met)
-
-    def finish(self) -> None:
-        raise_faults(f"{self.operator} cannot be called so", self.faults)
-
-
 def verify(
     operator: str, shapes: Sequence[Shape], dtypes: Sequence[object], *settings: int, half: bool = True
 ) -> None:
@@ -78,14 +34,19 @@ def verify(
     Raises:
         InvalidInputError: with every rule that the call breaks, its value, and the setting to change.
     """
-    check = _Check(operator)
+    check = CallCheck(operator)
     floats = _HALF if half else _FLOAT
     RULES[operator](check, [tuple(s) for s in shapes], [str(d) for d in dtypes], floats, *settings)
     check.finish()
 
 
 def _flash_attention(
-    check: _Check, shapes: list[Shape], dtypes: list[str], floats: Sequence[str], heads: int, sparse_mode: int
+    check: CallCheck,
+    shapes: list[Shape],
+    dtypes: list[str],
+    floats: Sequence[str],
+    heads: int,
+    sparse_mode: int,
 ) -> None:
     """Check query ``(batch, seq, heads * dim)``, key, value and mask, in layout BSH."""
     query, key, value, mask = shapes
@@ -136,7 +97,7 @@ def _flash_attention(
 
 
 def _paged_attention(
-    check: _Check, shapes: list[Shape], dtypes: list[str], floats: Sequence[str], heads: int, kv_heads: int
+    check: CallCheck, shapes: list[Shape], dtypes: list[str], floats: Sequence[str], heads: int, kv_heads: int
 ) -> None:
     """Check query ``(tokens, heads * dim)``, caches, block tables and lengths."""
     query, keys, values, tables, lengths = shapes
@@ -165,7 +126,9 @@ def _paged_attention(
     _check_blocks(check, keys[1], keys[3])
 
 
-def _reshape_and_cache(check: _Check, shapes: list[Shape], dtypes: list[str], floats: Sequence[str]) -> None:
+def _reshape_and_cache(
+    check: CallCheck, shapes: list[Shape], dtypes: list[str], floats: Sequence[str]
+) -> None:
     """Check key and value ``(tokens, kv_heads * dim)``, caches and slots."""
     key, value, keys, values, slots = shapes
     check.dtype("key", dtypes[0], floats)
@@ -181,7 +144,7 @@ def _reshape_and_cache(check: _Check, shapes: list[Shape], dtypes: list[str], fl
     _check_blocks(check, keys[1], keys[3])
 
 
-def _check_blocks(check: _Check, block_size: int, dim: int) -> None:
+def _check_blocks(check: CallCheck, block_size: int, dim: int) -> None:
     hint = "set model_config.block_size; 128 at most for heads of 128"
     check.require(block_size > 0 and block_size % 16 == 0, "block_size", "a multiple of 16", block_size, hint)
     expected = f"block_size times head size at most {_CACHE_LIMIT}"
@@ -191,7 +154,7 @@ def _check_blocks(check: _Check, block_size: int, dim: int) -> None:
     )
 
 
-def _rms_norm(check: _Check, shapes: list[Shape], dtypes: list[str], _floats: Sequence[str]) -> None:
+def _rms_norm(check: CallCheck, shapes: list[Shape], dtypes: list[str], _floats: Sequence[str]) -> None:
     """Check x and its weight; float32 is the usual precision of norms."""
     check.dtype("x", dtypes[0], _FLOAT)
     check.same("gamma dtype", dtypes[0], dtypes[1], "widen or narrow the weight with the activations")
@@ -199,7 +162,7 @@ def _rms_norm(check: _Check, shapes: list[Shape], dtypes: list[str], _floats: Se
     check.same("gamma", shapes[0][-1:], shapes[1], "a norm's weight is as long as hidden_size")
 
 
-def _rotary(check: _Check, shapes: list[Shape], dtypes: list[str], floats: Sequence[str]) -> None:
+def _rotary(check: CallCheck, shapes: list[Shape], dtypes: list[str], floats: Sequence[str]) -> None:
     """Check x ``(batch, seq, heads, dim)``, cos and sin ``(1, seq, 1, dim)``, in interleaved mode."""
     x, cos, sin = shapes
     check.dtype("x", dtypes[0], floats)
@@ -220,7 +183,7 @@ def _rotary(check: _Check, shapes: list[Shape], dtypes: list[str], floats: Seque
     )
 
 
-def _swiglu(check: _Check, shapes: list[Shape], dtypes: list[str], floats: Sequence[str]) -> None:
+def _swiglu(check: CallCheck, shapes: list[Shape], dtypes: list[str], floats: Sequence[str]) -> None:
     """Check the joined gate and value ``(tokens, 2 * ffn)``."""
     check.dtype("x", dtypes[0], floats)
     width = shapes[0][-1]
@@ -228,7 +191,7 @@ def _swiglu(check: _Check, shapes: list[Shape], dtypes: list[str], floats: Seque
 
 
 def _weight_quant_matmul(
-    check: _Check, shapes: list[Shape], dtypes: list[str], floats: Sequence[str], group: int
+    check: CallCheck, shapes: list[Shape], dtypes: list[str], floats: Sequence[str], group: int
 ) -> None:
     """Check x ``(tokens, in)``, levels ``(in, out)``, scale, offset ``(out,)`` or ``(in / group, out)``."""
     x, weight, scale, offset = shapes
@@ -267,40 +230,3 @@ RULES: Mapping[str, Callable[..., None]] = {
     "WeightQuantBatchMatmul": _weight_quant_matmul,
 }
 """The rules of each operator, by MindSpore's name for it."""
-
-
-def verify_network(config: ModelConfig, dtype: DType, operators: Collection[str]) -> None:
-    """Check a network's sizes against the operators it is to use, before there is any call.
-
-    Raises:
-        InvalidInputError: with every rule that a size breaks, its value, and the setting to change.
-    """
-    heads, kv_heads, dim = config.num_attention_heads, config.num_kv_heads, config.kv_channels
-    half = {DType.FLOAT16: "Float16", DType.BFLOAT16: "BFloat16"}.get(dtype, "Float32")
-    pool = (config.num_blocks, config.block_size, kv_heads, dim)
-    query, key = heads * dim, kv_heads * dim
-    mask, angles = (CAUSAL_MASK_SIZE,) * 2, (1, 1, 1, dim)
-    calls: dict[str, tuple[list[Shape], list[str], tuple[int, ...]]] = {
-        "FlashAttentionScore": (
-            [(1, 1, query), (1, 1, key), (1, 1, key), mask],
-            [half] * 3 + ["UInt8"],
-            (heads, 2),
-        ),
-        "PagedAttention": (
-            [(1, query), pool, pool, (1, 1), (1,)],
-            [half] * 3 + ["Int32"] * 2,
-            (heads, kv_heads),
-        ),
-        "ReshapeAndCache": ([(1, key), (1, key), pool, pool, (1,)], [half] * 4 + ["Int32"], ()),
-        "RmsNorm": ([(1, config.hidden_size), (config.hidden_size,)], ["Float32"] * 2, ()),
-        "RotaryPositionEmbedding": ([(1, 1, heads, dim), angles, angles], [half] * 3, ()),
-        "Swiglu": ([(1, 2 * config.ffn_hidden_size)], [half], ()),
-    }
-    faults: list[Glm3Error] = []
-    for operator, (shapes, dtypes, settings) in calls.items():
-        if operator in operators:
-            try:
-                verify(operator, shapes, dtypes, *settings)
-            except InvalidInputError as error:
-                faults += getattr(error, "faults", (error,))
-    raise_faults("the fused operators do not take this network", faults)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import mindspore as ms
 
 from glm3.adapters.mindspore.kernels.ascend.kernels import AscendKernels
+from glm3.adapters.mindspore.kernels.ascend.network_rules import verify_network
 from glm3.adapters.mindspore.kernels.ascend.operators import present_operators
 from glm3.adapters.mindspore.kernels.ascend.reference import OperatorSettings
-from glm3.adapters.mindspore.kernels.ascend.rules import verify_network
 from glm3.adapters.mindspore.kernels.ascend.versions import check_pair, usable_operators
 from glm3.adapters.mindspore.kernels.base import HeadLayout
 from glm3.domain.model_config import ModelConfig
