@@ -9,10 +9,9 @@ Each framework has a process of its own. They take turns step by step, and who i
 every step: speeds of different computations say nothing. A step is forward, backward, clipping by the global
 norm and AdamW (torch: eager, scaled_dot_product_attention), float32, on all cores.
 
-Expected with the cpu kernels, in torch's time over glm3's: against torch's fused AdamW 1.2 on the tiny shape
-and 1.05 on the large one, where matrix products are 80% of the step and equally fast in both; against torch's
-usual AdamW 1.25 and 1.2. That is on a machine that does nothing else: beside other work torch's threads wait
-for each other, and the ratio of medians is 1.5 to 7. The ratio of the fastest steps is printed too.
+What to expect of torch's time over glm3's depends on whose matrix products are the faster on the processor: they
+are 80% of a step. docs/performance.md has the figures of two. A machine that does other work beside shows ratios
+of 1.5 to 7, because torch's threads wait for each other; the ratio of the fastest steps is printed too.
 """
 
 from __future__ import annotations
