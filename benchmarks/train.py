@@ -9,9 +9,10 @@ Each framework has a process of its own. They take turns step by step, and who i
 every step: speeds of different computations say nothing. A step is forward, backward, clipping by the global
 norm and AdamW (torch: eager, scaled_dot_product_attention), float32, on all cores.
 
-What to expect of torch's time over glm3's depends on whose matrix products are the faster on the processor: they
-are 80% of a step. docs/performance.md has the figures of two. A machine that does other work beside shows ratios
-of 1.5 to 7, because torch's threads wait for each other; the ratio of the fastest steps is printed too.
+What to expect of torch's time over glm3's depends on whose matrix products are the faster on the processor:
+they are 80% of a step. docs/performance.md has the figures of two. A machine that does other work beside
+shows ratios of 1.5 to 7, because torch's threads wait for each other; the ratio of the fastest steps is
+printed too.
 """
 
 from __future__ import annotations
