@@ -189,6 +189,23 @@ def test_dropout_resumes_bit_for_bit(parameters, recompute):
     assert_bits_equal(kept(second.parameters()), kept(straight.parameters()))
 
 
+@pytest.mark.slow
+def test_recomputed_layers_draw_their_first_dropout_again(parameters):
+    """The optimizer's moments of a first step are its gradients: recomputing changes none, a seed does."""
+
+    def gradients(seed, recompute):
+        model = mindspore_model(CONFIG, parameters, kernels="cpu")
+        model.add_lora(LoRAConfig(rank=3, dropout=0.3), seed=5)
+        trainer = begin(model, seed=seed, recompute=recompute)
+        trainer.step([batch()], RATE)
+        return kept(trainer.state())
+
+    first, other = gradients(3, recompute=False), gradients(4, recompute=False)
+    for name, array in gradients(3, recompute=True).items():
+        np.testing.assert_allclose(array, first[name], rtol=1e-3, atol=1e-5 * np.abs(array).max())
+    assert any(np.abs(other[name] - array).max() > 0.1 * np.abs(array).max() for name, array in first.items())
+
+
 def test_adapters_of_a_narrow_model_are_float32_and_merge_into_its_precision(parameters):
     stored = {name: from_float32(array, DType.BFLOAT16) for name, array in parameters.items()}
     dtypes = dict.fromkeys(stored, DType.BFLOAT16)

@@ -272,6 +272,24 @@ def test_dropout_is_for_training_alone_and_resumes(small_parameters):
     assert_bits_equal(kept(second.parameters()), kept(straight.parameters()))
 
 
+@pytest.mark.slow
+def test_recomputed_layers_behind_a_prefix_see_its_first_dropout(small_parameters):
+    """The optimizer's moments of a first step are its gradients: recomputing changes none, a seed does."""
+
+    def gradients(seed, recompute):
+        config = PrefixConfig(length=5, dropout=0.5)
+        trainer = begin(
+            with_prefix("cpu", small_parameters, config, config=SMALL), seed=seed, recompute=recompute
+        )
+        trainer.step([batch()], RATE)
+        return kept(trainer.state())
+
+    first, other = gradients(4, recompute=False), gradients(5, recompute=False)
+    for name, array in gradients(4, recompute=True).items():
+        np.testing.assert_allclose(array, first[name], rtol=1e-3, atol=1e-5 * np.abs(array).max())
+    assert any(np.abs(other[name] - array).max() > 0.1 * np.abs(array).max() for name, array in first.items())
+
+
 def test_over_a_bfloat16_base(small_parameters):
     narrow = {
         name: from_float32(array, DType.BFLOAT16).view(np.uint16) for name, array in small_parameters.items()
