@@ -33,7 +33,7 @@ from glm3.domain.errors import CheckpointError, Glm3Error, StorageError, UsageEr
 from glm3.domain.layout.boxes import Box
 from glm3.domain.layout.strategy import COMPLETE, JobStrategy, Strategy
 from glm3.domain.ports.checkpoint_store import CheckpointStore
-from glm3.domain.positional_io import free_bytes
+from glm3.domain.positional_io import require_free_bytes
 from glm3.domain.rank_files import RankFiles, find_rank_files, rank_folder, ranks_text
 from glm3.domain.resumable_folder import resumable_folder
 from glm3.domain.tensors import Array, TensorSpec, row_slabs
@@ -252,14 +252,7 @@ def _make_all(
     kept = tuple(rank for rank, place in places.items() if making.is_finished(place, specs[rank]))
     rest = {rank: place for rank, place in places.items() if rank not in kept}
     needed = _total({rank: specs[rank] for rank in rest})
-    if free_bytes(work) < needed:
-        raise StorageError(
-            f"not enough space for rank {ranks_text(rest)}",
-            path=target,
-            expected=f"{needed} bytes",
-            found=f"{free_bytes(work)} bytes free",
-            hint="free some space or choose another place",
-        )
+    require_free_bytes(target, needed, place=work, what=f"rank {ranks_text(rest)}")
     done = making.total - needed
     finished = list(kept)
     for rank, place in rest.items():

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from glm3.domain.errors import StorageError
-from glm3.domain.positional_io import free_bytes, storage_errors
+from glm3.domain.positional_io import require_free_bytes, storage_errors
 
 __all__ = [
     "WEIGHT_SUFFIXES",
@@ -52,14 +52,7 @@ def staging_folder(target: Path, nbytes: int = 0) -> Iterator[Path]:
     with storage_errors(target, nbytes):
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(target)
-        if free_bytes(target.parent) < nbytes:
-            raise StorageError(
-                "not enough space",
-                path=target,
-                expected=f"{nbytes} bytes",
-                found=f"{free_bytes(target.parent)} bytes free",
-                hint="free some space or choose another place",
-            )
+        require_free_bytes(target, nbytes, place=target.parent)
         folder, lock = _make_locked(target)
     try:
         yield folder

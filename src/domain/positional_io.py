@@ -25,6 +25,7 @@ __all__ = [
     "open_for_reading",
     "read_array",
     "read_at",
+    "require_free_bytes",
     "storage_errors",
     "write_at",
 ]
@@ -35,6 +36,23 @@ def free_bytes(path: Path) -> int:
     while not path.exists() and path != path.parent:
         path = path.parent
     return shutil.disk_usage(path).free
+
+
+def require_free_bytes(path: Path, nbytes: int, *, place: Path | None = None, what: str = "") -> None:
+    """Check that ``nbytes`` more fit ``path``, or ``place`` where the bytes really go.
+
+    Raises:
+        StorageError: they do not; with the bytes needed and free.
+    """
+    free = free_bytes(place or path)
+    if free < nbytes:
+        raise StorageError(
+            f"not enough space for {what}" if what else "not enough space",
+            path=path,
+            expected=f"{nbytes} bytes",
+            found=f"{free} bytes free",
+            hint="free some space or choose another place",
+        )
 
 
 def allow_open_files(count: int) -> None:

@@ -216,7 +216,7 @@ def test_too_little_space_is_said_before_anything_is_written(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=10)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(StorageError, match=rf"expected {len(CONTENT)} bytes free, found 10 bytes free"):
+    with pytest.raises(StorageError, match=rf"expected {len(CONTENT)} bytes, found 10 bytes free"):
         downloader.fetch(server.url, tmp_path / "file")
     assert not (tmp_path / "file").exists()
 

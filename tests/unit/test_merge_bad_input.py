@@ -231,7 +231,7 @@ def test_a_place_that_may_not_be_written_is_an_error_of_ours(source):
 
 
 def test_a_disk_too_small_is_told_before_anything_is_written(source, monkeypatch):
-    monkeypatch.setattr("glm3.application.merge_checkpoints.free_bytes", lambda _: 10)
+    monkeypatch.setattr("glm3.domain.positional_io.free_bytes", lambda _: 10)
     assert "not enough space for rank 0" in refused(source)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shutil
 import ssl
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from glm3.domain.errors import DownloadError, StorageError
 from glm3.domain.ports.downloader import Progress
+from glm3.domain.positional_io import require_free_bytes
 
 __all__ = ["HttpDownloader"]
 
@@ -146,7 +146,7 @@ class HttpDownloader:
                 raise HTTPException("the server sent another part than was asked for")
             length = response.headers.get("Content-Length")
             total = have + int(length) if length is not None and length.isdigit() else None
-            _require_space(part, (total or size or have) - have)
+            require_free_bytes(part, (total or size or have) - have)
             with part.open("ab" if have else "wb") as file:
                 done = have + _copy(response, file, have, total or size, progress)
                 file.flush()
@@ -241,11 +241,3 @@ def _discard(part: Path) -> None:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _require_space(path: Path, needed: int) -> None:
-    free = shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise StorageError(
-            "not enough space", path=path, expected=f"{needed} bytes free", found=f"{free} bytes free"
-        )
