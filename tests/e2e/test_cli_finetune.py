@@ -107,6 +107,14 @@ def test_faults_end_with_a_message_and_a_code(tmp_path: Path) -> None:
     assert not (tmp_path / "output").exists()
 
 
+def test_a_plan_for_cards_says_what_it_does_not_count(tmp_path: Path) -> None:
+    cards = str(Path(CONFIG).with_name("run_glm3_6b_finetune_800T_A2_64G.yaml"))
+    done = glm3("plan", "--config", cards, cwd=tmp_path)
+    assert "(device)" in done.stdout
+    assert "graph, workspace and HCCL take on a card is not known and not counted" in done.stderr
+    assert "not counted" not in glm3("plan", "--config", CONFIG, cwd=tmp_path).stderr
+
+
 def test_plan_prints_a_table_and_fails_where_it_does_not_fit(tmp_path: Path) -> None:
     done = glm3("plan", "--config", CONFIG, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

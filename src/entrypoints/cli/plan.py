@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from glm3.entrypoints.cli.command import settings_of
-from glm3.entrypoints.cli.output import answer, answer_json
+from glm3.entrypoints.cli.output import answer, answer_json, note
 
 __all__ = ["EPILOG", "plan"]
 
@@ -34,6 +34,7 @@ def plan(
     are computed by the same rules and not measured.
     """
     from glm3.application.plan import plan_run
+    from glm3.domain.training.memory_plan import DEVICE
     from glm3.entrypoints.cli.loading import container
     from glm3.entrypoints.cli.run_mindformer import find_config
 
@@ -48,4 +49,6 @@ def plan(
             answer(f"{name:<12}{size / 1e9:10.2f} GB")
         room = "unknown" if found.available is None else f"{found.available / 1e9:.2f} GB"
         answer(f"{'available':<12}{room:>13}  ({found.place})")
+        if found.place == DEVICE:
+            note("note: what graph, workspace and HCCL take on a card is not known and not counted")
     found.require_fit()
