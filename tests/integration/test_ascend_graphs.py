@@ -20,6 +20,7 @@ from glm3.adapters.mindspore.kernels.ascend.versions import OPERATORS
 from glm3.adapters.mindspore.training.lora import Adapter
 from glm3.domain.errors import InvalidInputError, MultipleFaultsError
 from glm3.domain.model_config import ModelConfig
+from glm3.domain.parameters import parameter_shapes
 from glm3.domain.tensors import DType
 from glm3.domain.training.lora import LoRAConfig
 from support.ascend import ascend_network
@@ -230,3 +231,42 @@ def test_decode_of_the_published_network():
     assert_half(graph)
     assert_no_stock(graph)
     assert {node.inputs[1].shape for node in graph.of("PagedAttention")} == {(BLOCKS, 128, 2, 128)}
+
+
+@pytest.mark.slow
+def test_prefill_at_the_published_width():
+    """Two layers of ChatGLM3-6B with open batch and length."""
+    network = ascend_network(evolve(FULL, num_layers=LAYERS), OPERATORS, DType.FLOAT16)
+    graph = compile_graph(
+        PrefillGraph(network, BLOCKS), placeholder((None, None)), placeholder((None,)), placeholder((None,))
+    )
+    counts = {**forward_counts(LAYERS), "FlashAttentionScore": LAYERS, "ReshapeAndCache": LAYERS}
+    assert_counts(graph, {**counts, "PagedAttention": 0, "MatMul": 4 * LAYERS + 1})
+    assert_half(graph)
+    assert_no_stock(graph)
+    for node in graph.of("FlashAttentionScore"):
+        assert [value.shape for value in node.inputs[:3]] == [(-1, -1, 4096), (-1, -1, 256), (-1, -1, 256)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapted", [False, True], ids=["whole", "lora"])
+def test_recomputed_training_step_at_the_published_width(adapted):
+    """One layer of ChatGLM3-6B, 2048 tokens."""
+    network = ascend_network(evolve(FULL, num_layers=1), OPERATORS, DType.FLOAT16, DType.FLOAT32)
+    if adapted:
+        Adapter(network, LoRAConfig(), seed=0)
+    network.layers[0].recompute()
+    ids = placeholder((1, 2048))
+    numbers = (placeholder((), ms.float32), placeholder((10,), ms.float32))
+    graph = compile_graph(TrainingGraph(LossGraph(network), network.kernels), ids, ids, *numbers)
+    # What comes before the first adapter learns nothing, and neither does its norm.
+    norms = 2 if adapted else 3
+    assert_counts(graph, {"FlashAttentionScoreGrad": 1, "RmsNormGrad": norms, "SwigluGrad": 1})
+    # Once more for the backward pass; of frozen products MindSpore's pass repeats no attention.
+    assert_counts(graph, {"FlashAttentionScore": 1 if adapted else 2})
+    assert_half(graph)
+    assert_no_stock(graph)
+    key = graph.of("FlashAttentionScoreGrad")[0].inputs[1]
+    assert (key.dtype, key.shape) == ("FLOAT16", (1, 2048, 256))
+    expected = 2 if adapted else len(parameter_shapes(evolve(FULL, num_layers=1)))
+    assert graph.counts()["Adam"] == expected
