@@ -146,3 +146,13 @@ def test_wrong_arguments_are_explained(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_a_models_name_is_as_good_as_its_folder(tmp_path: Path) -> None:
+    done = glm3("convert", "tiny", "tiny.ckpt", "--to", "ckpt", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "tiny.ckpt").is_file()
+    assert "transformer.embedding.word_embeddings.weight" in glm3("inspect", "tiny", cwd=tmp_path).stdout
+    (tmp_path / "tiny").mkdir()
+    hidden = glm3("inspect", "tiny", cwd=tmp_path)
+    assert "no checkpoint of a known format" in hidden.stderr, "a folder of this name comes first"

@@ -48,7 +48,7 @@ class Encoding(StrEnum):
 def convert(
     context: typer.Context,
     source: Annotated[
-        Path, typer.Argument(metavar="SRC", help="A folder or file of weights; its format is recognised.")
+        Path, typer.Argument(metavar="SRC", help="A folder or file of weights, or a name as tiny.")
     ],
     target: Annotated[
         Path, typer.Argument(metavar="DST", help="What to write: a folder for hf, else a file.")
@@ -98,11 +98,12 @@ def convert(
     from glm3.application.convert import ConversionRequest
     from glm3.application.convert_adapter import convert_any
     from glm3.domain.tensors import DType
-    from glm3.entrypoints.cli.loading import container
+    from glm3.entrypoints.cli.loading import container, weights_named
     from glm3.entrypoints.cli.output import answer, note
     from glm3.entrypoints.cli.progress import progress, size
     from glm3.entrypoints.model_folder import model_folder_files
 
+    source = weights_named(settings_of(context), source)
     request = ConversionRequest(
         source=source,
         target=target,

@@ -24,7 +24,9 @@ Examples:
 
 def inspect(
     context: typer.Context,
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder or file of weights.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A folder or file of weights, or a name as tiny.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Print the names, shapes, dtypes and sizes in a checkpoint, and the network they make.
@@ -32,10 +34,11 @@ def inspect(
     Only headers are read. Ends with exit code 1 if the weights do not fit the config.json beside them.
     """
     from glm3.application.inspect_checkpoint import inspect_checkpoint
-    from glm3.entrypoints.cli.loading import container
+    from glm3.entrypoints.cli.loading import container, weights_named
     from glm3.entrypoints.cli.output import answer_json
 
-    report = inspect_checkpoint(path, container(settings_of(context)).checkpoint_stores())
+    settings = settings_of(context)
+    report = inspect_checkpoint(weights_named(settings, path), container(settings).checkpoint_stores())
     if as_json:
         answer_json(_to_json(report))
     else:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from glm3.domain.run_config import RunConfig
     from glm3.entrypoints.container import Container
 
-__all__ = ["container", "open_model", "open_run"]
+__all__ = ["container", "open_model", "open_run", "weights_named"]
 
 
 def container(settings: Settings) -> Container:
@@ -72,3 +72,19 @@ def open_run(settings: Settings, config: RunConfig, communicator: Communicator |
     note(f"loading {source.weights} ...")
     tokenizer = models.tokenizer_of(source)
     return LoadedModel(models.model_of(source), tokenizer, source)
+
+
+def weights_named(settings: Settings, path: Path) -> Path:
+    """Return where weights lie: a path as it is, and of a known model's name what is here or downloaded.
+
+    Raises:
+        DownloadError: they are not here and cannot be fetched.
+    """
+    sources = container(settings).sources()
+    if path.exists() or str(path) not in sources.names():
+        return path
+    with progress("downloading") as report:
+        found = sources.resolve(
+            path, with_tokenizer=False, progress=lambda file, done, total: report(done, total, file)
+        )
+    return found.weights or path
