@@ -134,3 +134,12 @@ def test_plan_prints_a_table_and_fails_where_it_does_not_fit(tmp_path: Path) -> 
     assert done.returncode == 1
     assert json.loads(done.stdout)["fits"] is False
     assert "pet_config" in done.stderr
+
+
+def test_an_evaluation_that_could_not_be_written_does_not_begin(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    done = glm3("eval", ROWS, "output_dir=taken", cwd=tmp_path, environment=NUMPY)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "taken/evaluation.json: cannot be written" in done.stderr
+    assert "hint: " in done.stderr
+    assert "Traceback" not in done.stderr
