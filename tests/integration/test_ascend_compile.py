@@ -190,19 +190,18 @@ def test_data_and_model_parallel(stub, tmp_path):
 
 @pytest.mark.parametrize("shared", [False, True], ids=["whole", "optimizer-shard"])
 def test_pipeline_stages(stub, tmp_path, shared):
-    """Two stages of two layers: each rank has its own layers, and sends and receives every micro-batch."""
-    config = {**SMALL, "num_layers": 4}
+    """Two stages of a layer: each rank has its own layers, and sends and receives every micro-batch."""
+    config = SMALL
     ways = {"data_parallel": 2, "model_parallel": 2, "pipeline_stage": 2}
     plan = {**ways, "micro_batches": 2, "optimizer_shard": shared}
     whole = cut_network(parameter_shapes(ModelConfig.from_mapping(config)), NetworkCut(**ways))
     for stage, rank in enumerate((0, 4)):
-        report = compiled(stub, tmp_path, config=config, plan=plan, seq=16, rank=rank, recompute=True)
+        report = compiled(stub, tmp_path, config=config, plan=plan, seq=16, rank=rank)
         counts = report["counts"]
         # Activations of every micro-batch go one way, their gradients the other, shared out over a stage.
         assert counts["Send"] == counts["Receive"] == 2
         assert report["nodes"]["Send"] == [[["FLOAT", [32 // 2, 128]]]] * 2
-        assert counts["FlashAttentionScoreGrad"] == 2 * 2
-        assert counts["FlashAttentionScore"] > 2 * 2  # some of them again for the backward pass
+        assert counts["FlashAttentionScore"] == counts["FlashAttentionScoreGrad"] == 2
         assert shapes(report, "FlashAttentionScore") == {(2, 16, 64)}
         own = set(whole.stages[stage].layouts)
         assert network_names(report["parameters"]) == own
