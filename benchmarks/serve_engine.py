@@ -44,7 +44,7 @@ def _work(arguments: list[str]) -> None:
 
     from glm3.application.engine import Engine
     from glm3.domain.conversation import Message, Role
-    from glm3.domain.engine.limits import EngineLimits, slots_within
+    from glm3.domain.engine.limits import limits_within
     from glm3.domain.engine.request import EngineRequest, Event, is_last
     from glm3.domain.generation import GenerationConfig
     from glm3.domain.prompt import PromptBuilder
@@ -56,10 +56,14 @@ def _work(arguments: list[str]) -> None:
     given = serve.make_context("serve", arguments).params
     options = load_options(*(given[name] for name in ("kernels", "dtype", "threads", "quant", "kv_cache")))
     loaded = build_container().models().load(given["model"], options)
-    config = loaded.model.config
-    context = min(given["slot_tokens"] or config.seq_length, config.seq_length)
-    fitting = slots_within(int(given["kv_memory"] * 2**30), config, context, options.cache_format)
-    engine = Engine(loaded.model, EngineLimits(slots=given["slots"] or fitting, slot_tokens=context))
+    limits = limits_within(
+        int(given["kv_memory"] * 2**30),
+        loaded.model.config,
+        options.cache_format,
+        slots=given["slots"],
+        slot_tokens=given["slot_tokens"],
+    )
+    engine = Engine(loaded.model, limits)
     builder = PromptBuilder(loaded.tokenizer)
     prompts = [
         builder.build([Message(Role.SYSTEM, SYSTEM), Message(Role.USER, question)]) for question in QUESTIONS

@@ -52,7 +52,8 @@ class Engine:
         limits = limits or EngineLimits()
         self.model = model
         self.slot_tokens = min(limits.slot_tokens, model.config.seq_length)
-        cache = model.new_cache(limits.slots, self.slot_tokens)
+        pool_tokens = limits.pool_tokens or limits.slots * self.slot_tokens
+        cache = model.new_cache(limits.slots + limits.kept, self.slot_tokens, pool_tokens)
         self._scheduler = Scheduler(cache, limits, observer or Silent())
         self._clock = clock
         self._changed = threading.Condition()

@@ -24,13 +24,19 @@ def build(name: str):
 
 
 @pytest.mark.parametrize("name", ["numpy", *KERNEL_SETS])
-@pytest.mark.parametrize("seed", range(2))
-def test_greedy_answers_are_those_of_lone_requests(name, seed):
-    """Prompts share beginnings, answers end and are cancelled at random; chunks are cut differently."""
+@pytest.mark.parametrize("seed", range(3))
+def test_greedy_answers_are_those_of_lone_requests(name, seed, monkeypatch):
+    """Prompts share beginnings, answers end and are cancelled at random; chunks are cut differently.
+
+    Blocks are small and, but for one seed, too few for three requests of full length.
+    """
+    monkeypatch.setattr("glm3.adapters.mindspore.inference.cache.BLOCK_SIZE", 4)
     model = build(name)
     draw = np.random.default_rng(seed)
     system = list(map(int, draw.integers(0, 48, 18)))
-    desk = Desk(model, EngineLimits(slots=3, slot_tokens=64, prefill_chunk=int(draw.integers(4, 20))))
+    pool_tokens = (None, 64, 100)[seed]
+    chunk = int(draw.integers(4, 20))
+    desk = Desk(model, EngineLimits(slots=3, slot_tokens=64, prefill_chunk=chunk, pool_tokens=pool_tokens))
     asked = []
     for _ in range(12):
         beginning = system if draw.random() < 0.5 else []

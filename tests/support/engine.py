@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from attrs import define, field
 
 from glm3.domain.conversation import FinishReason
 from glm3.domain.engine.job import Job
 from glm3.domain.engine.limits import EngineLimits
+from glm3.domain.engine.paged_rows import PagedRows
 from glm3.domain.engine.request import Cancelled, EngineRequest, Event, Failed, Produced, Started
 from glm3.domain.engine.scheduler import Scheduler, Step
 from glm3.domain.errors import Glm3Error
@@ -65,7 +68,9 @@ class Desk:
     ) -> None:
         self.model = model
         self.tokens = min(limits.slot_tokens, model.config.seq_length)
-        self.scheduler = Scheduler(model.new_cache(limits.slots, self.tokens), limits, observer or Silent())
+        pool_tokens = limits.pool_tokens or limits.slots * self.tokens
+        self.cache = model.new_cache(limits.slots + limits.kept, self.tokens, pool_tokens)
+        self.scheduler = Scheduler(self.cache, limits, observer or Silent())
         self.now = 0.0
         self.steps: list[Step] = []
 
@@ -83,12 +88,24 @@ class Desk:
             return None
         self.steps.append(step)
         try:
-            scores = self.model.extend(self.scheduler.cache, step.rows, step.tokens)
+            starts = [self.cache.length(row) for row in step.rows]
+            scores = self.model.extend(self.cache, step.rows, step.tokens)
+            self._check_blocks(step, starts)
         except Glm3Error as error:
             self.scheduler.fail(step, error, self.now)
         else:
             self.scheduler.take(step, scores, self.now, 0.001)
         return step
+
+    def _check_blocks(self, step: Step, starts: list[int]) -> None:
+        """Check that each row wrote into blocks of its own, and that every block taken has a holder."""
+        cache = self.cache
+        assert isinstance(cache, PagedRows)
+        tables = [cache.table(row) for row in range(cache.rows)]
+        holders = Counter(block for table in tables for block in table)
+        for row, start in zip(step.rows, starts, strict=True):
+            assert all(holders[block] == 1 for block in tables[row][start // cache.block_size :])
+        assert len(holders) == cache.blocks - cache.free_blocks
 
     def finish(self, most: int = 2000) -> None:
         """Step until there is nothing to do."""

@@ -11,8 +11,8 @@ from glm3.adapters.memory.scripted_model import ScriptedCache
 from glm3.domain.engine.chunk_budget import ChunkBudget
 from glm3.domain.engine.fair_queue import FairQueue
 from glm3.domain.engine.kv_rows import KVRows, common_prefix
-from glm3.domain.engine.limits import EngineLimits, slots_within
-from glm3.domain.errors import OverloadedError
+from glm3.domain.engine.limits import EngineLimits, limits_within
+from glm3.domain.errors import InvalidInputError, OverloadedError
 from glm3.domain.model_config import ModelConfig
 
 
@@ -72,40 +72,54 @@ def test_the_common_prefix_is_the_longest(one, other):
 
 
 @given(st.data())
-def test_a_claimed_row_holds_a_beginning_of_the_prompt_and_the_cache_agrees(data):
-    cache = ScriptedCache(data.draw(st.integers(1, 4)), 64)
+def test_a_claimed_row_holds_a_beginning_of_the_prompt_and_can_always_grow(data):
+    cache = ScriptedCache(data.draw(st.integers(1, 5)), 64, data.draw(st.integers(64, 200)))
     rows = KVRows(cache)
     held: dict[int, list[int]] = {}
-    for _ in range(data.draw(st.integers(1, 20))):
-        if held and (rows.free == 0 or data.draw(st.booleans())):
+    limit: dict[int, int] = {}
+    for _ in range(data.draw(st.integers(1, 30))):
+        move = data.draw(st.sampled_from(["claim", "claim", "grow", "release"]))
+        if move == "claim" and len(held) < cache.rows:
+            prompt = np.array(data.draw(short_ids), np.int32)
+            most = data.draw(st.integers(len(prompt), 64))
+            best = rows.best_prefix(prompt)
+            claimed = rows.claim(prompt, most)
+            if claimed is None:
+                assert held, "a lone request always fits"
+                assert rows.claim(prompt, most) is None
+                continue
+            row, kept = claimed
+            assert row not in held
+            assert kept <= best < len(prompt)
+            assert cache.ids[row] == list(prompt[:kept])
+            held[row], limit[row] = list(prompt[:kept]), most
+        elif move == "grow" and held:
+            chosen = data.draw(st.lists(st.sampled_from(sorted(held)), unique=True))
+            grown = [row for row in chosen if len(held[row]) < limit[row]]
+            new = [data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=20)) for _ in grown]
+            new = [ids[: limit[row] - len(held[row])] for row, ids in zip(grown, new, strict=True)]
+            rows.make_room(grown, list(map(len, new)))
+            cache.write(grown, new)
+            for row, ids in zip(grown, new, strict=True):
+                rows.append(row, ids)
+                held[row] += ids
+        elif move == "release" and held:
             row = data.draw(st.sampled_from(sorted(held)))
             del held[row]
             if data.draw(st.integers(0, 3)) == 0:
                 rows.forget(row)
             rows.release(row)
-            continue
-        prompt = data.draw(short_ids)
-        best = rows.best_prefix(np.array(prompt, np.int32))
-        row, kept = rows.claim(np.array(prompt, np.int32))
-        assert row not in held
-        assert kept <= best < len(prompt)
-        assert cache.ids[row] == prompt[:kept]
-        rest = prompt[kept:]
-        cache.write([row], [rest])
-        rows.append(row, rest)
-        held[row] = prompt
         assert all(cache.ids[other] == ids for other, ids in held.items())
-        assert rows.tokens == sum(map(len, cache.ids))
 
 
 def test_what_a_failed_call_left_in_the_cache_is_dropped():
     cache = ScriptedCache(1, 64)
     rows = KVRows(cache)
-    row, _ = rows.claim(np.array([1, 2], np.int32))
+    row, _ = rows.claim(np.array([1, 2], np.int32), 5)
     cache.write([row], [[1, 2, 9]])
     rows.append(row, [1, 2])
     rows.release(row)
-    assert rows.claim(np.array([1, 2, 3], np.int32)) == (0, 2)
+    assert rows.claim(np.array([1, 2, 3], np.int32), 5) == (0, 2)
     assert cache.ids == [[1, 2]]
 
 
@@ -125,12 +139,27 @@ def test_chunks_are_as_long_as_a_step_may_take():
     assert budget.tokens(answers_run=True) == 512
 
 
-def test_slots_follow_the_memory():
-    config = ModelConfig()  # 28 layers, 2 groups of 128: 57,344 bytes a token
-    assert slots_within(4 * 2**30, config, 8192) == 9
-    assert slots_within(4 * 2**30, config, 8192, "fp16") == 18
-    assert slots_within(1, config, 8192) == 1
-    assert slots_within(2**60, config, 8192) == 64
+def test_the_pool_follows_the_memory():
+    config = ModelConfig()  # 28 layers, 2 groups of 128: 57,344 bytes a token in float32
+    limits = limits_within(2**30, config)
+    assert limits.pool_tokens == 2**30 // 57_344
+    assert (limits.slots, limits.slot_tokens) == (9, 8192)
+    narrow = limits_within(2**30, config, "fp16", slots=3, slot_tokens=2048, queue=7)
+    assert narrow.pool_tokens == 2**30 // 28_672
+    assert (narrow.slots, narrow.slot_tokens, narrow.queue) == (3, 2048, 7)
+    assert limits_within(2**40, config).slots == 64
+
+
+def test_a_pool_for_less_than_the_context_makes_requests_shorter():
+    limits = limits_within(57_344 * 1000, ModelConfig())
+    assert (limits.slot_tokens, limits.pool_tokens) == (1000, 1000)
+
+
+def test_a_pool_for_less_than_one_request_is_explained():
+    with pytest.raises(InvalidInputError, match=r"slot_tokens = 2048.*1000") as caught:
+        limits_within(57_344 * 1000, ModelConfig(), slot_tokens=2048)
+    assert "--kv-memory" in caught.value.hint
+    assert "--slot-tokens" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,13 @@ prompts = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=30)
 @given(st.data())
 def test_a_greedy_answer_is_that_of_a_lone_request_whoever_joins_leaves_or_is_cancelled(data):
     desk = Desk(
-        model(), limits(slots=data.draw(st.integers(1, 4)), prefill_chunk=data.draw(st.integers(1, 20)))
+        model(),
+        limits(
+            slots=data.draw(st.integers(1, 4)),
+            prefill_chunk=data.draw(st.integers(1, 20)),
+            pool_tokens=data.draw(st.one_of(st.none(), st.integers(96, 250))),
+            kept=data.draw(st.integers(0, 5)),
+        ),
     )
     asked, cancelled, seen = [], set(), []
     for _ in range(data.draw(st.integers(1, 25))):
@@ -148,6 +154,74 @@ def test_conversations_that_only_begin_alike_keep_rows_of_their_own():
             cached.append((turn, told.cached, len(history[user])))
             history[user] += [*told.ids, 7]
     assert all(length - held <= 4 for turn, held, length in cached if turn)
+
+
+def test_as_many_run_as_have_blocks_however_long_they_might_have_been():
+    """Two of full length fit; eight short ones run at once."""
+    desk = Desk(model(), limits(slots=8, pool_tokens=192))
+    told = [desk.submit(request([i] * 10, tokens=12))[1] for i in range(8)]
+    desk.step()
+    assert all(answer.started for answer in told)
+    desk.finish()
+    assert all(answer.ids == alone(request([i] * 10, tokens=12)) for i, answer in enumerate(told))
+
+
+def test_a_request_waits_for_blocks_and_is_not_passed():
+    desk = Desk(model(), limits(slots=8, pool_tokens=96))
+    first, _ = desk.submit(request([1] * 8, tokens=50))
+    big, waiting = desk.submit(request([2] * 8, tokens=60))
+    _, small = desk.submit(request([3], tokens=4))
+    for _ in range(10):
+        desk.step()
+    assert not waiting.started
+    assert not small.started
+    stats = desk.scheduler.stats()
+    assert (stats.running, stats.waiting) == (1, 2)
+    first.cancelled = True
+    step = desk.step()
+    assert step.jobs[0] is big
+    desk.finish()
+    assert waiting.ids == alone(request([2] * 8, tokens=60))
+    assert small.ids == alone(request([3], tokens=4))
+
+
+def test_a_request_that_is_cancelled_while_it_waits_for_blocks_lets_the_next_one_in():
+    desk = Desk(model(), limits(slots=8, pool_tokens=96))
+    desk.submit(request([1] * 8, tokens=50))
+    big, _ = desk.submit(request([2] * 8, tokens=60))
+    _, small = desk.submit(request([3], tokens=4))
+    desk.step()
+    big.cancelled = True
+    desk.step()
+    assert small.started
+
+
+def test_ended_conversations_give_their_blocks_up_the_least_recent_first():
+    desk = Desk(model(), limits(slots=2, pool_tokens=128))
+    histories = []
+    for start in (3, 4, 5):
+        _, told = desk.submit(request([start] * 20, tokens=20))
+        desk.finish()
+        histories.append([*[start] * 20, *told.ids, 9])
+    assert desk.scheduler.stats().kv_tokens == 3 * 40
+    desk.submit(request([6] * 20, tokens=20))
+    desk.finish()
+    cached = []
+    for history in reversed(histories):
+        _, told = desk.submit(request(history, tokens=1))
+        desk.finish()
+        cached.append(told.cached)
+    assert cached == [39, 39, 0]
+
+
+def test_a_shared_beginning_takes_its_blocks_once():
+    desk = Desk(model(), limits(slots=4, pool_tokens=104))  # 13 blocks: 7 for one, 2 for each other
+    system = list(np.random.default_rng(3).integers(0, VOCAB, 44))
+    told = [desk.submit(request([*system, i], tokens=8))[1] for i in range(4)]
+    desk.finish()
+    assert [answer.cached for answer in told] == [0, 44, 44, 44]
+    assert max(len(step.jobs) for step in desk.steps) == 4
+    assert [a.ids for a in told] == [alone(request([*system, i], tokens=8)) for i in range(4)]
 
 
 def test_a_cancelled_request_frees_its_row_before_the_next_step():

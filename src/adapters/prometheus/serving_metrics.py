@@ -94,5 +94,5 @@ class _Gauges(Collector):
         yield GaugeMetricFamily("glm3_running_requests", "Requests being answered.", value=stats.running)
         yield GaugeMetricFamily("glm3_waiting_requests", "Requests in the queue.", value=stats.waiting)
         yield GaugeMetricFamily("glm3_slots", "Requests that can be answered at once.", value=stats.slots)
-        yield GaugeMetricFamily("glm3_kv_tokens", "Tokens the KV cache holds.", value=stats.kv_tokens)
+        yield GaugeMetricFamily("glm3_kv_tokens", "Tokens whose blocks are taken.", value=stats.kv_tokens)
         yield GaugeMetricFamily("glm3_kv_capacity", "Tokens it can hold.", value=stats.kv_capacity)

@@ -128,6 +128,15 @@ class BlockManager:
         held.length = length
         return copies
 
+    def append_in_place(self, sequence: int, tokens: int) -> bool:
+        """Append tokens where they fit into the last block and no other sequence has it; tell whether so."""
+        held = self._sequences[sequence]
+        used = held.length % self.block_size
+        if not used or used + tokens > self.block_size or self._references[held.blocks[-1]] > 1:
+            return False
+        held.length += tokens
+        return True
+
     def growth(self, tokens: Iterable[tuple[int, int]]) -> int:
         """Return how many free blocks it takes to append so many tokens to each of these sequences."""
         size, needed = self.block_size, 0

@@ -63,6 +63,11 @@ class Job:
         return self.request.client
 
     @property
+    def most_tokens(self) -> int:
+        """Tokens its row may come to hold; the last one that it produces is never appended."""
+        return len(self.prompt) + self.decoding.limit - 1
+
+    @property
     def started(self) -> bool:
         return self.row >= 0
 

@@ -121,8 +121,16 @@ class PagedRows:
         Raises:
             BackendError: the pool has too few free blocks; nothing is changed.
         """
-        needed, free = self.growth(rows, counts), self.manager.free_blocks
+        manager = self.manager
+        rest = [  # nearly always nothing
+            (row, count)
+            for row, count in zip(rows, counts, strict=True)
+            if not manager.append_in_place(row, count)
+        ]
+        needed, free = manager.growth(rest), manager.free_blocks
         if needed > free:
+            for row, count in set(zip(rows, counts, strict=True)).difference(rest):
+                manager.truncate(row, manager.length(row) - count)
             raise BackendError(
                 "the pool of the KV cache is full",
                 field="pool_tokens",
@@ -130,12 +138,10 @@ class PagedRows:
                 found=f"{free} of {self.blocks}",
                 hint="make a larger cache, or shorten rows that are not needed any more",
             )
-        for row, count in zip(rows, counts, strict=True):
-            free = self.manager.free_blocks
-            for source, target in self.manager.append(row, count):
+        for row, count in rest:
+            for source, target in manager.append(row, count):
                 self.copy_block(source, target)
-            if self.manager.free_blocks < free:
-                self._note(row)
+            self._note(row)
 
     def _begin(self, row: int, source: int = _PREFIX, length: int | None = None) -> None:
         self.manager.fork(source, row, length)

@@ -42,7 +42,7 @@ class Scheduler:
     else belongs to the thread that steps the model. Times are on one clock, in seconds.
 
     Args:
-        cache: an empty one with a row for every slot.
+        cache: an empty one with a row for every slot, and some to keep ended conversations in.
         limits: the budget.
         observer: told what happens.
     """
@@ -66,13 +66,14 @@ class Scheduler:
 
     def stats(self) -> EngineStats:
         """Return what is held at this moment; any thread may ask."""
-        cache = self._kv.cache
+        cache, admitted = self._kv.cache, list(self._admitted)
+        running = sum(job.started for job in admitted)
         return EngineStats(
-            running=len(self._admitted),
-            waiting=len(self._queue),
-            slots=cache.rows,
+            running=running,
+            waiting=len(self._queue) + len(admitted) - running,
+            slots=self._limits.slots,
             kv_tokens=self._kv.tokens,
-            kv_capacity=cache.rows * cache.capacity,
+            kv_capacity=cache.blocks * cache.block_size,
         )
 
     def enqueue(self, job: Job) -> None:
@@ -86,10 +87,7 @@ class Scheduler:
     def plan(self, now: float) -> Step | None:
         """Let jobs go and come, and return what to compute; None when there is nothing."""
         self._dismiss(now)
-        self._admit()
-        for job in self._admitted:
-            if not job.started and not self._waits_for_leader(job):
-                self._start(job, now)
+        self._admit(now)
         return self._next_step()
 
     def take(self, step: Step, scores: FloatArray, now: float, seconds: float) -> None:
@@ -136,13 +134,19 @@ class Scheduler:
             else:
                 self._fail(job, _too_late(job), now, trusted=True)
 
-    def _admit(self) -> None:
+    def _admit(self, now: float) -> None:
+        """Start what can be started, in turn: nobody passes a request for which there are too few blocks."""
+        for job in self._admitted:
+            if not job.started and not self._started(job, now):
+                return
         served = Counter(job.client for job in self._admitted)
         while len(self._admitted) < self._limits.slots and len(self._queue):
             job = self._queue.pop(served)
             served[job.client] += 1
             self._follow(job)
             self._admitted.append(job)
+            if not self._started(job, now):
+                return
 
     def _follow(self, job: Job) -> None:
         """Let a job wait for another that computes the same beginning, where that is worth it."""
@@ -160,11 +164,18 @@ class Scheduler:
             return False
         return not leader.started or self._kv.length(leader.row) < job.shared
 
-    def _start(self, job: Job, now: float) -> None:
+    def _started(self, job: Job, now: float) -> bool:
+        """Start a job, if its leader has come so far; tell whether there were blocks for it."""
+        if self._waits_for_leader(job):
+            return True
+        claimed = self._kv.claim(job.prompt, job.most_tokens)
+        if claimed is None:
+            return False
         job.leader = None
-        job.row, cached = self._kv.claim(job.prompt)
+        job.row, cached = claimed
         self._observer.started(len(job.prompt), cached, now - job.submitted)
         job.tell(Started(cached))
+        return True
 
     def _next_step(self) -> Step | None:
         jobs = [job for job in self._admitted if job.answers]
@@ -181,7 +192,9 @@ class Scheduler:
             prompt_tokens += len(chunk)
         if not jobs:
             return None
-        return Step(jobs, [job.row for job in jobs], tokens, prompt_tokens)
+        rows = [job.row for job in jobs]
+        self._kv.make_room(rows, [len(ids) for ids in tokens])
+        return Step(jobs, rows, tokens, prompt_tokens)
 
     def _fail(self, job: Job, error: Glm3Error, now: float, *, trusted: bool = False) -> None:
         if job.started and not trusted:

@@ -13,7 +13,7 @@ __all__ = ["EngineObserver", "EngineStats", "Silent"]
 class EngineStats:
     """What an engine holds at one moment.
 
-    ``kv_tokens`` counts what rows hold, that of finished conversations included, of ``kv_capacity``.
+    ``kv_tokens`` of ``kv_capacity`` have blocks of the cache, those of ended conversations included.
     """
 
     running: int

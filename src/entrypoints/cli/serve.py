@@ -23,6 +23,7 @@ from glm3.entrypoints.cli.options import (
 if TYPE_CHECKING:
     from glm3.application.load_model import LoadedModel
     from glm3.application.serving.service import ChatService
+    from glm3.domain.engine.limits import EngineLimits
     from glm3.domain.model_config import ModelConfig
 
 __all__ = ["EPILOG", "serve"]
@@ -66,14 +67,14 @@ def serve(
         bool, typer.Option("--allow-anonymous", help="Listen at a public address without tokens.")
     ] = False,
     slots: Annotated[
-        int | None, typer.Option(min=1, help="Requests answered at once. [default: as --kv-memory allows]")
+        int | None, typer.Option(min=1, help="Most requests answered at once. [default: by --kv-memory]")
     ] = None,
     slot_tokens: Annotated[
         int | None, typer.Option(min=2, help="Tokens of a prompt and its answer. [default: the model's]")
     ] = None,
     kv_memory: Annotated[
         float,
-        typer.Option(min=0.001, metavar="GIB", help="Memory for the KV cache where --slots is not given."),
+        typer.Option(min=0.001, metavar="GIB", help="Memory of the KV cache, all requests together."),
     ] = 4.0,
     queue: Annotated[int, typer.Option(min=0, help="Requests that may wait for a slot.")] = 256,
     default_max_tokens: Annotated[
@@ -131,7 +132,7 @@ def serve(
     from glm3.application.serving.lifecycle import Lifecycle
     from glm3.application.serving.limits import ServiceLimits
     from glm3.application.serving.sessions import SessionLimits
-    from glm3.domain.engine.limits import EngineLimits, slots_within
+    from glm3.domain.engine.limits import limits_within
     from glm3.entrypoints.cli.frontends import FrontendOptions
     from glm3.entrypoints.cli.loading import container, open_model
     from glm3.entrypoints.cli.output import note
@@ -166,9 +167,10 @@ def serve(
         return open_model(settings, model, options, adapter=adapter, quiet=quiet)
 
     def limits_for(config: ModelConfig) -> EngineLimits:
-        tokens = min(slot_tokens or config.seq_length, config.seq_length)
-        fitting = slots_within(int(kv_memory * _GIB), config, tokens, options.cache_format)
-        return EngineLimits(slots=slots or fitting, slot_tokens=tokens, queue=queue)
+        budget = int(kv_memory * _GIB)
+        return limits_within(
+            budget, config, options.cache_format, slots=slots, slot_tokens=slot_tokens, queue=queue
+        )
 
     def announce(service: ChatService) -> None:
         if not quiet:
@@ -177,7 +179,7 @@ def serve(
                 note(f"listening at {url}")
             note(
                 f"{service.model.names[0]} at {urls[0]}: {stats.slots} requests at once, "
-                f"{service.model.context_tokens} tokens each"
+                f"{service.model.context_tokens} tokens each, {stats.kv_capacity} together"
             )
 
     plan = ServePlan(
