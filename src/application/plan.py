@@ -10,6 +10,7 @@ from glm3.application.adapted_source import base_name, find_adapter
 from glm3.application.checkpoint_stores import config_beside
 from glm3.application.model_source import ModelSources
 from glm3.domain.host import HostFacts
+from glm3.domain.layout.network_cut import NetworkCut
 from glm3.domain.layout.tensor_parallel import TensorParallel
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.parameters import parameter_shapes
@@ -74,6 +75,8 @@ def _row_length(config: RunConfig, network: ModelConfig) -> int:
 def memory_plan(config: RunConfig, network: ModelConfig, facts: HostFacts, world_size: int) -> MemoryPlan:
     """Return the plan of one rank of a run that trains ``network``, on the device that the run names."""
     batch, adapter = BatchPlan.of(config, world_size), adapter_config(config)
+    cut = network_cut(config, world_size)
+    embedding = network.padded_vocab_size if cut is not None and cut.vocab_emb_dp else None
     on_device = config.context.device_target == "Ascend"
     limit = config.context.max_device_memory
     if on_device:
@@ -81,7 +84,7 @@ def memory_plan(config: RunConfig, network: ModelConfig, facts: HostFacts, world
     else:
         available = facts.memory_available
     return plan_memory(
-        _own_part(config, network, world_size),
+        network if cut is None else TensorParallel(network, cut.model_parallel, cut.vocab_emb_dp).own_config,
         train_options(config),
         rows=batch.rows_per_pass,
         seq_length=_row_length(config, network),
@@ -94,17 +97,13 @@ def memory_plan(config: RunConfig, network: ModelConfig, facts: HostFacts, world
         prefix=adapter.length if isinstance(adapter, PrefixConfig) else 0,
         kv_rows=config.runner_config.batch_size if config.do_eval else 0,
         shards=batch.data_ranks,
-        shared=_shared_count(config, network, adapter, world_size),
+        shared=0 if cut is None else _shared_count(cut, network, adapter),
+        embedding_rows=embedding,
     )
 
 
-def _shared_count(
-    config: RunConfig, network: ModelConfig, adapter: AdapterConfig | None, world_size: int
-) -> int:
+def _shared_count(cut: NetworkCut, network: ModelConfig, adapter: AdapterConfig | None) -> int:
     """Return how many of the trained numbers are in parameters whose states ranks share."""
-    cut = network_cut(config, world_size)
-    if cut is None:
-        return 0
     shapes = parameter_shapes(network) if adapter is None else trained_shapes(network, adapter)
     itemsize = network.param_init_type.itemsize if adapter is None else DType.FLOAT32.itemsize
     layouts = {name: cut.layout(name, shape, itemsize) for name, shape in shapes.items()}
@@ -113,12 +112,3 @@ def _shared_count(
         for name, layout in layouts.items()
         if layout.optimizer_shards > 1
     )
-
-
-def _own_part(config: RunConfig, network: ModelConfig, world_size: int) -> ModelConfig:
-    """Return what one rank has of a network; where the embedding is whole, the head is counted so too."""
-    cut = network_cut(config, world_size)
-    if cut is None or cut.model_parallel == 1:
-        return network
-    own = TensorParallel(network, cut.model_parallel, cut.vocab_emb_dp).own_config
-    return own.evolve(padded_vocab_size=network.padded_vocab_size) if cut.vocab_emb_dp else own

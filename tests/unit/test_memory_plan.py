@@ -9,6 +9,7 @@ import pytest
 from attrs import evolve
 
 from glm3.adapters.memory.host import healthy_facts
+from glm3.adapters.memory.thread_communicator import ThreadWorld
 from glm3.application.plan import memory_plan
 from glm3.domain.errors import BackendError
 from glm3.domain.layout.network_cut import NetworkCut
@@ -17,6 +18,7 @@ from glm3.domain.parameters import parameter_shapes
 from glm3.domain.run_config import RunConfig
 from glm3.domain.tensors import DType
 from glm3.domain.training.memory_plan import DEVICE, HOST, MemoryPlan, parameter_count, plan_memory
+from glm3.domain.training.model_shares import ModelShares
 from glm3.domain.training.options import TrainOptions
 from glm3.domain.training.shares import shared_rows
 from support.finetune import run_config
@@ -264,3 +266,16 @@ def test_ranks_that_share_matrices_plan_their_part(tmp_path: Path, whole: bool) 
     assert shared.optimizer < alone.optimizer / 3
     sliced = planned(tmp_path, 8, **keys, parallel={"enable_parallel_optimizer": True})
     assert sliced.optimizer < shared.optimizer
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("ways", [1, 2, 4])
+def test_a_rank_plans_the_weights_that_it_holds(tmp_path: Path, ways: int, whole: bool) -> None:
+    """The head is cut whether or not the embedding is."""
+    keys = {"data_parallel": 2, "model_parallel": ways, "vocab_emb_dp": whole}
+    found = planned(tmp_path, 2 * ways, load_checkpoint=None, use_parallel=True, parallel_config=keys)
+    cut = NetworkCut(data_parallel=2, model_parallel=ways, vocab_emb_dp=whole)
+    ranks = ThreadWorld(2 * ways).run(lambda communicator: ModelShares.among(SIX_B, cut, 2, communicator))
+    held = sum(prod(ranks[-1].held_shape(name)) for name in parameter_shapes(SIX_B))
+    assert found.weights == 6 * held
+    assert found.optimizer == 12 * held

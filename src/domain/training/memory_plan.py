@@ -159,6 +159,7 @@ def plan_memory(
     prefix: int = 0,
     shards: int = 1,
     shared: int = 0,
+    embedding_rows: int | None = None,
 ) -> MemoryPlan:
     """Return the plan of one rank that computes ``rows`` sequences of ``seq_length`` at once.
 
@@ -167,9 +168,12 @@ def plan_memory(
     ``activation_bytes`` is 2 where the network computes in half precision. ``kv_rows`` are answered at once
     by an evaluation. ``prefix`` places stand in front of every layer's keys and values, which the stock
     operators attend to. ``shards`` ranks share the optimizer's states of ``shared`` of the trained
-    parameters; weights and gradients each has whole.
+    parameters; weights and gradients each has whole. ``embedding_rows`` are those of the embedding where the
+    rank has more of it than of the head, whose rows are the configuration's ``padded_vocab_size``.
     """
     count, adapters = parameter_count(config), trained is not None
+    if embedding_rows is not None:
+        count += (embedding_rows - config.padded_vocab_size) * config.hidden_size
     trained = count if trained is None else trained
     stored = config.param_init_type.itemsize
     copy = _FLOAT if config.param_init_type is not DType.FLOAT32 else 0
