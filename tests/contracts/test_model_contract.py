@@ -239,7 +239,7 @@ def test_a_pool_that_is_full_refuses_and_keeps_what_it_holds(model):
     assert cache.blocks == -(-capacity // cache.block_size)
     first = [token % VOCAB for token in range(capacity - 1)]
     model.extend(cache, [0], [first])
-    with pytest.raises(BackendError, match="pool of the KV cache is full"):
+    with pytest.raises(BackendError, match="block pool is out of memory"):
         model.extend(cache, [0, 1], [[3], [5]])
     assert [cache.length(row) for row in range(3)] == [len(first), 0, 0]
     assert_same(model.extend(cache, [0], [[3]])[0], scores_of(model, [*first, 3]))

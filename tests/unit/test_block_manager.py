@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from glm3.domain.engine.block_manager import BlockManager
-from glm3.domain.errors import BackendError, ContextLengthError, InvalidInputError
+from glm3.domain.errors import BackendError, InvalidInputError
 
-BLOCKS, SIZE, RESERVED, LONGEST = 12, 4, 1, 20
+BLOCKS, SIZE, RESERVED = 12, 4, 1
 
 
 class BlockManagerMachine(RuleBasedStateMachine):
@@ -20,7 +20,7 @@ class BlockManagerMachine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.manager = BlockManager(BLOCKS, SIZE, reserved=RESERVED, max_length=LONGEST)
+        self.manager = BlockManager(BLOCKS, SIZE, reserved=RESERVED)
         self.pool = [None] * (BLOCKS * SIZE)
         self.held = {}
         self.next_name = 0
@@ -30,7 +30,7 @@ class BlockManagerMachine(RuleBasedStateMachine):
         before = (self.manager.table(name), self.manager.length(name), self.manager.free_blocks)
         try:
             copies = self.manager.append(name, tokens)
-        except (BackendError, ContextLengthError):
+        except BackendError:
             after = (self.manager.table(name), self.manager.length(name), self.manager.free_blocks)
             assert after == before
             return
@@ -102,12 +102,12 @@ def test_full_pool_names_what_to_set():
     assert "model_config.num_blocks" in caught.value.hint
 
 
-def test_too_long_a_sequence_is_refused_whole():
-    manager = BlockManager(8, 4, max_length=10)
-    with pytest.raises(ContextLengthError, match="block table"):
-        manager.allocate(0, 11)
+def test_a_sequence_that_finds_too_few_blocks_does_not_begin():
+    manager = BlockManager(2, 4)
+    with pytest.raises(BackendError, match="block pool is out of memory"):
+        manager.allocate(0, 9)
     assert manager.sequences == ()
-    assert manager.free_blocks == 8
+    assert manager.free_blocks == 2
 
 
 def test_a_fork_copies_only_the_block_it_writes_into():

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import define, field
 
-from glm3.domain.errors import BackendError, ContextLengthError, InvalidInputError
+from glm3.domain.errors import BackendError, InvalidInputError
 
 __all__ = ["BlockManager"]
 
@@ -26,16 +26,13 @@ class _Sequence:
 class BlockManager:
     """Keep the tables of sequences over ``num_blocks`` blocks of ``block_size`` tokens.
 
-    The first ``reserved`` blocks are never handed out: padding can be written there. A sequence has at most
-    ``max_length`` tokens, None for as many as there are.
+    The first ``reserved`` blocks are never handed out: padding can be written there.
 
     Raises:
         InvalidInputError: a size is not positive, or every block is reserved.
     """
 
-    def __init__(
-        self, num_blocks: int, block_size: int, *, reserved: int = 0, max_length: int | None = None
-    ) -> None:
+    def __init__(self, num_blocks: int, block_size: int, *, reserved: int = 0) -> None:
         if block_size < 1 or reserved < 0 or num_blocks <= reserved:
             raise InvalidInputError(
                 "a pool needs blocks",
@@ -45,7 +42,6 @@ class BlockManager:
             )
         self.num_blocks = num_blocks
         self.block_size = block_size
-        self.max_length = max_length
         self._free = list(range(num_blocks - 1, reserved - 1, -1))
         self._references = [0] * num_blocks
         self._sequences: dict[int, _Sequence] = {}
@@ -79,14 +75,14 @@ class BlockManager:
 
         Raises:
             InvalidInputError: the sequence is there already.
-            BackendError, ContextLengthError: as :meth:`append`; nothing is changed then.
+            BackendError: as :meth:`append`; nothing is changed then.
         """
         if sequence in self._sequences:
             raise InvalidInputError("the sequence is there already", field="sequence", found=sequence)
         self._sequences[sequence] = _Sequence()
         try:
             self.append(sequence, tokens)
-        except (BackendError, ContextLengthError):
+        except BackendError:
             del self._sequences[sequence]
             raise
 
@@ -95,18 +91,9 @@ class BlockManager:
 
         Raises:
             BackendError: the pool has too few free blocks; nothing is changed.
-            ContextLengthError: the sequence would exceed ``max_length``; nothing is changed.
         """
         held = self._of(sequence)
         length = held.length + tokens
-        if self.max_length is not None and length > self.max_length:
-            raise ContextLengthError(
-                "the sequence would exceed its block table",
-                field="length",
-                expected=f"at most {self.max_length}",
-                found=length,
-                hint="set model_config.seq_length, or ask for fewer tokens",
-            )
         shared = self._shared_tail(held) if tokens else None
         needed = -(-length // self.block_size) - len(held.blocks) + (shared is not None)
         if needed > len(self._free):

@@ -132,7 +132,7 @@ class PagedRows:
             for row, count in set(zip(rows, counts, strict=True)).difference(rest):
                 manager.truncate(row, manager.length(row) - count)
             raise BackendError(
-                "the pool of the KV cache is full",
+                "block pool is out of memory",
                 field="pool_tokens",
                 expected=f"{needed} free blocks of {self.block_size} tokens",
                 found=f"{free} of {self.blocks}",
