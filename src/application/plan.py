@@ -15,7 +15,7 @@ from glm3.domain.layout.tensor_parallel import TensorParallel
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.parameters import parameter_shapes
 from glm3.domain.ports.checkpoint_store import CheckpointStore
-from glm3.domain.run_config import RunConfig
+from glm3.domain.run_config import RunConfig, check_sizes
 from glm3.domain.tensors import DType
 from glm3.domain.training.adapters import AdapterConfig, trained_count, trained_shapes
 from glm3.domain.training.batch_plan import BatchPlan
@@ -32,9 +32,11 @@ def plan_run(
     """Return the plan of one rank of a run, of as many ranks as its file cuts it into.
 
     Raises:
+        MultipleFaultsError: its lengths, adapter or ranks contradict each other.
         UsageError: ``load_checkpoint`` names no model.
         ConfigError: it is an adapter whose base is not here.
     """
+    check_sizes(config)
     network = network_of(config, sources, stores)
     world_size = config.parallel_config.ranks if config.use_parallel else 1
     return memory_plan(config, network, facts, world_size)

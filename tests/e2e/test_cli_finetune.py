@@ -136,6 +136,14 @@ def test_plan_prints_a_table_and_fails_where_it_does_not_fit(tmp_path: Path) -> 
     assert "pet_config" in done.stderr
 
 
+def test_plan_refuses_lengths_that_contradict_each_other_as_a_check_does(tmp_path: Path) -> None:
+    wrong = "model.model_config.seq_length=100"
+    done = glm3("plan", "--config", CONFIG, wrong, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "max_source_length 64 + max_target_length 127 + 1" in done.stderr
+    assert done.stderr == glm3("config", "check", CONFIG, wrong, cwd=tmp_path).stderr
+
+
 def test_an_evaluation_that_could_not_be_written_does_not_begin(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     done = glm3("eval", ROWS, "output_dir=taken", cwd=tmp_path, environment=NUMPY)

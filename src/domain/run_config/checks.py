@@ -10,8 +10,9 @@ from glm3.domain.run_config.run import RUN_MODES, RunConfig
 from glm3.domain.run_config.tree import Faults
 from glm3.domain.run_config.values import is_placeholder
 
-__all__ = ["check_for"]
+__all__ = ["check_for", "check_sizes"]
 
+_TRAINING = ("train", "finetune")
 _TASK_OF = {"ADGenDataLoader": "KeyWordGenDataset", "ToolAlpacaDataLoader": "MultiTurnDataset"}
 
 
@@ -35,7 +36,7 @@ def check_for(config: RunConfig, run_mode: str | None = None, *, device_count: i
         _check_cut(check, device_count)
         check.faults.raise_if_any(f"{place or 'the configuration'} for its strategy files")
         return
-    if mode in ("train", "finetune"):
+    if mode in _TRAINING:
         _check_training(check)
         if config.use_parallel:
             _check_ranks(check, device_count)
@@ -56,6 +57,23 @@ def check_for(config: RunConfig, run_mode: str | None = None, *, device_count: i
     if config.context.save_graphs:
         check.not_placeholder("context.save_graphs_path")
     check.faults.raise_if_any(f"{place or 'the configuration'} for run mode {mode}")
+
+
+def check_sizes(config: RunConfig) -> None:
+    """Check what the memory of a training follows from, before its files are named.
+
+    Raises:
+        MultipleFaultsError: lengths, adapter and ranks contradict each other, as :func:`check_for` says.
+    """
+    if config.run_mode not in _TRAINING or config.only_save_strategy:
+        return
+    check = _Check(config, Faults())
+    _check_sequence_length(check)
+    _check_adapter(check)
+    if config.use_parallel:
+        _check_ranks(check, None)
+    place = config.origin_of("").path
+    check.faults.raise_if_any(f"{place or 'the configuration'} for run mode {config.run_mode}")
 
 
 @frozen
