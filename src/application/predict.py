@@ -19,7 +19,7 @@ from glm3.domain.prompt import PromptBuilder
 from glm3.domain.response import parse_response
 from glm3.domain.template import parse_prompt
 
-__all__ = ["PredictRequest", "Prediction", "predict", "predict_together"]
+__all__ = ["PredictRequest", "Prediction", "predict", "predict_together", "require_prompts"]
 
 
 def _as_texts(texts: Iterable[str]) -> tuple[str, ...]:
@@ -51,6 +51,25 @@ class Prediction:
     full_text: str
 
 
+def require_prompts(prompts: Sequence[str]) -> None:
+    """Check that there is something to answer, and something in each of it.
+
+    Raises:
+        UsageError: there are no prompts, or one is blank.
+    """
+    if not prompts:
+        raise UsageError("nothing to predict", expected="at least one prompt")
+    for number, text in enumerate(prompts, 1):
+        if not text.strip():
+            raise UsageError(
+                "the prompt is empty",
+                field=f"prompt {number} of {len(prompts)}",
+                expected="text",
+                found=repr(text),
+                hint="write a prompt there, or leave it out",
+            )
+
+
 def predict(
     request: PredictRequest,
     model: LanguageModel,
@@ -60,12 +79,11 @@ def predict(
     """Yield one prediction a prompt, in order; ``progress`` is told how many of how many are done.
 
     Raises:
-        UsageError: there are no prompts, or the batch size is below 1.
+        UsageError: there are no prompts, one is blank, or the batch size is below 1.
         ConversationError: a written-out template is malformed.
         ContextLengthError: a prompt leaves no room for an answer.
     """
-    if not request.prompts:
-        raise UsageError("nothing to predict", expected="at least one prompt")
+    require_prompts(request.prompts)
     if request.batch_size < 1:
         raise UsageError("no such batch size", expected="at least 1", found=request.batch_size)
     builder = PromptBuilder(tokenizer)

@@ -200,6 +200,14 @@ class TestPredict:
         (text,) = ast.literal_eval((tmp_path / "r.txt").read_text(encoding="utf-8"))
         assert text.startswith("[gMASK]sop<|user|> \n 你好<|assistant|>")
 
+    def test_a_result_that_could_not_be_written_is_refused_before_the_model_is_loaded(
+        self, model: Path, tmp_path: Path
+    ) -> None:
+        done = glm3("predict", "你好", "-m", str(model), "-o", str(tmp_path))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"{tmp_path}: cannot be written (expected a file, found a folder)" in done.stderr
+        assert "loading" not in done.stderr
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
@@ -207,6 +215,7 @@ class TestPredict:
             (("a", "--file", "f"), "--file FILE"),
             (("--file", "empty.txt"), "holds no prompt"),
             (("a", "--batch-size", "0"), "batch size"),
+            (("a", " "), "prompt 2 of 2: the prompt is empty"),
         ],
     )
     def test_wrong_use_is_explained(
@@ -263,6 +272,8 @@ class TestRun:
             (("--predict_data", "x", "--seed"), 2, "--seed"),
             (("--predict_data", "."), 2, "a folder is no prompt"),
             ((), 2, "nothing to predict"),
+            (("--predict_data", ""), 2, "the prompt is empty"),
+            (("--predict_data", "x", "--options", "save_file=."), 1, "cannot be written"),
             (("--predict_data", "x", "--processor.tokenizer.vocab_file=no.model"), 2, "no.model"),
         ],
     )

@@ -47,6 +47,8 @@ def test_an_answer_cut_by_its_limit_says_so() -> None:
 def test_bad_requests_are_refused_before_any_work() -> None:
     with pytest.raises(UsageError, match="nothing to predict"):
         run([])
+    with pytest.raises(UsageError, match=r"prompt 2 of 3: the prompt is empty .*found ' \\n'"):
+        run(["a", " \n", "b"])
     with pytest.raises(UsageError, match="batch size"):
         run(["a"], batch_size=0)
     with pytest.raises(ContextLengthError):

@@ -66,10 +66,11 @@ def predict(
     A prompt may be written out with role markers ([gMASK]sop<|user|> ...); it is then read as a
     conversation and not wrapped again.
     """
-    from glm3.application.predict import PredictRequest, predict_together
+    from glm3.application.predict import PredictRequest, predict_together, require_prompts
     from glm3.application.predict import predict as answer_prompts
     from glm3.domain.errors import UsageError
     from glm3.domain.generation import GenerationConfig
+    from glm3.entrypoints.cli.files import require_writable
     from glm3.entrypoints.cli.loading import container, open_model
     from glm3.entrypoints.cli.prompts import prompts_in_file, write_result
 
@@ -81,11 +82,14 @@ def predict(
         raise UsageError(
             "prompts come from the command line or from a file", expected="TEXT... or --file FILE"
         )
+    require_prompts(prompts)
     options = GenerationConfig(max_new_tokens=max_new_tokens, lookup=lookup)
     request = PredictRequest(prompts=prompts, options=options, batch_size=batch_size)
     loading = load_options(kernels, dtype, threads, quant, kv_cache)
     settings = settings_of(context)
     communicator = container(settings).communicator()
+    if output is not None and communicator.rank == 0:
+        require_writable(output)
     loaded = open_model(settings, model, loading, adapter=adapter, quiet=quiet)
     answers: Iterable[tuple[str, dict[str, Any]]]
     if communicator.world_size == 1:

@@ -60,6 +60,7 @@ def run(
     Every key of the file can also be set as --a.b.c=VALUE. predict prints its answers, prompts included,
     and writes them to text_generation_result.txt.
     """
+    from glm3.application.predict import require_prompts
     from glm3.domain.errors import UsageError
     from glm3.domain.run_config import check_for
     from glm3.entrypoints.cli.evaluate import run_evaluation
@@ -99,16 +100,21 @@ def run(
     prompts = prompts_of(predict_data) if predict_data else list(config.input_data or ())
     if not prompts:
         raise UsageError("nothing to predict", hint="give --predict_data TEXT, or input_data in the file")
+    require_prompts(prompts)
     check_for(config)
     _predict(settings_of(context), config, prompts)
 
 
 def _predict(settings: Settings, config: RunConfig, prompts: list[str]) -> None:
     from glm3.application.predict import PredictRequest, predict_together
+    from glm3.entrypoints.cli.files import require_writable
     from glm3.entrypoints.cli.loading import container, open_run
     from glm3.entrypoints.cli.prompts import write_result
 
     communicator = container(settings).communicator()
+    path = Path(config.save_file)
+    if communicator.rank == 0:
+        require_writable(path)
     loaded = open_run(settings, config, communicator)
     request = PredictRequest(
         prompts=prompts,
@@ -121,7 +127,6 @@ def _predict(settings: Settings, config: RunConfig, prompts: list[str]) -> None:
     if communicator.rank:
         return  # the first rank tells it
     answer(str(texts))
-    path = Path(config.save_file)
     write_result(path, texts)
     note(f"written to {path}")
 
