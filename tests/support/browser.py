@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,17 +13,9 @@ import pytest
 from attrs import define, field
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from support.packages import install_packages
+
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_INSTALL = (
-    "apt-get",
-    "install",
-    "-y",
-    "--no-install-recommends",
-    "-o",
-    "DPkg::Lock::Timeout=200",
-    "chromium",
-)
-_INSTALL_SECONDS = 240
 
 
 def chromium_path() -> str:
@@ -34,7 +25,7 @@ def chromium_path() -> str:
     """
     found = _find()
     if found is None:
-        reason = _install()
+        reason = install_packages(["chromium"])
         found = _find()
         if found is None:
             pytest.skip(f"no Chromium here, and it cannot be installed: {reason}")
@@ -43,19 +34,6 @@ def chromium_path() -> str:
 
 def _find() -> str | None:
     return next(filter(None, map(shutil.which, _NAMES)), None)
-
-
-def _install() -> str:
-    if shutil.which("apt-get") is None or os.geteuid() != 0:
-        return "that takes apt-get and root"
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    try:
-        done = subprocess.run(
-            _INSTALL, env=environment, capture_output=True, text=True, timeout=_INSTALL_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"apt-get took more than {_INSTALL_SECONDS} s"
-    return (done.stderr.strip() or "it is not where it should be").splitlines()[-1]
 
 
 @contextmanager

@@ -33,6 +33,7 @@ CANARY = np.float32(-1234.5)
 TARGETS = {
     "x86-64": set(),
     "x86-64-v3": {"avx2", "fma", "f16c"},
+    "alderlake": {"avx_vnni", "avx2", "fma", "f16c", "bmi2"},
     "skylake-avx512": {"avx512f", "avx512bw"},
     "native": set(),
 }

@@ -1,0 +1,28 @@
+"""Debian packages that a test needs, installed where they are missing and that is possible."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+__all__ = ["install_packages"]
+
+_COMMAND = ("apt-get", "install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=200")
+_SECONDS = 240
+
+
+def install_packages(packages: Sequence[str]) -> str:
+    """Install packages, and return why they may still be missing."""
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
+        return "that takes apt-get and root"
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    command = [*_COMMAND, *packages]
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"apt-get took more than {_SECONDS} s"
+    return (done.stderr.strip() or "they are not where they should be").splitlines()[-1]
