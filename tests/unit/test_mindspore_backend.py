@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import pytest
 
 from glm3.adapters.mindspore import backend as backend_module
 from glm3.adapters.mindspore.backend import MindSporeBackend
-from glm3.domain.errors import BackendError
+from glm3.domain.errors import BackendError, ConfigError
 from glm3.domain.ports.backend import LoadOptions
 from glm3.entrypoints.paths import cache_folder
 from support.models import CpuKernels, StockKernels, tiny_config
@@ -55,3 +56,13 @@ def test_a_compiler_that_does_not_run_is_named_in_the_warning(tmp_path, monkeypa
 def test_an_unknown_set_is_refused():
     with pytest.raises(BackendError, match="auto, cpu, stock"):
         MindSporeBackend().load(tiny_config(), None, LoadOptions(kernels="cuda"))
+
+
+def test_threads_that_no_machine_has_use_for_are_refused():
+    cores = os.cpu_count()
+    most = rf"threads: too many for this machine \(expected at most {4 * cores}: .*found {4 * cores + 1}\)"
+    with pytest.raises(ConfigError, match=most):
+        MindSporeBackend().load(tiny_config(), None, LoadOptions(kernels="stock", threads=4 * cores + 1))
+    backend_module._require_threads(4 * cores)
+    with pytest.raises(ConfigError, match="threads: too few"):
+        LoadOptions(threads=0)

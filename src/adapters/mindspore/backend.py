@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from attrs import evolve
 from glm3.adapters.mindspore.kernels.compiler import kernel_library
 from glm3.adapters.mindspore.kernels.cores import physical_cores
 from glm3.adapters.mindspore.runtime import prepare
-from glm3.domain.errors import BackendError
+from glm3.domain.errors import BackendError, ConfigError
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.ports.backend import LoadOptions
 from glm3.domain.ports.checkpoint_store import CheckpointReader
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["KERNEL_SETS", "MindSporeBackend"]
 
 KERNEL_SETS = ("auto", "cpu", "stock", "ascend")
+
+_THREADS_PER_CORE = 4
+"""More is a slip of the hand: the threads of a core share its units, and each keeps buffers of its own."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,8 +58,10 @@ class MindSporeBackend:
             BackendError: there is no such kernel set, it cannot be built here, or it cannot do what the
                 options ask.
             ParameterMismatchError: the weights do not fit the configuration.
-            ConfigError: they are rounded by another scheme than the options ask.
+            ConfigError: they are rounded by another scheme than the options ask, or the threads are more
+                than are of use on this machine.
         """
+        _require_threads(options.threads)
         if options.kernels not in KERNEL_SETS:
             raise BackendError(
                 "no such kernel set", expected=", ".join(KERNEL_SETS), found=repr(options.kernels)
@@ -182,6 +188,19 @@ class MindSporeBackend:
 
         set_threads(build.path, threads or physical_cores())
         return build.path
+
+
+def _require_threads(threads: int | None) -> None:
+    cores = os.cpu_count() or 1
+    most = _THREADS_PER_CORE * cores
+    if threads is not None and threads > most:
+        raise ConfigError(
+            "too many for this machine",
+            field="threads",
+            expected=f"at most {most}: {_THREADS_PER_CORE} for each of its {cores} cores",
+            found=threads,
+            hint="leave it out: one for each physical core computes fastest",
+        )
 
 
 @cache

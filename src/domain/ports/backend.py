@@ -39,12 +39,16 @@ class LoadOptions:
     kv_cache: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        """Check what has a fixed set of values.
+        """Check what can be known without the machine.
 
         Raises:
-            ConfigError: there is no such quantisation or cache format.
+            ConfigError: there is no such quantisation or cache format, or nothing to compute with.
         """
         _ = self.scheme
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(
+                "too few", field="threads", expected="at least 1, or none for the default", found=self.threads
+            )
         if self.kv_cache is not None and self.kv_cache not in CACHE_FORMATS:
             raise ConfigError(
                 "no such format",
@@ -76,7 +80,8 @@ class ModelBackend(Protocol):
             ParameterMismatchError: the weights do not fit the configuration.
             BackendError: the runtime is not usable here, or cannot do what the options ask.
             InvalidInputError: a weight is to be rounded and is not finite, or too large for its scale.
-            ConfigError: the weights are rounded already, by another scheme than the options ask.
+            ConfigError: the weights are rounded already, by another scheme than the options ask; or the
+                options ask for more threads than are of use on this machine.
             CheckpointError: rounded weights are damaged, or of another version of the layout.
         """
         ...
