@@ -11,7 +11,14 @@ from glm3.domain.errors import CheckpointError, ConfigError, MissingFileError, U
 from glm3.domain.model_config import ModelConfig
 from glm3.domain.ports.checkpoint_store import CheckpointStore
 
-__all__ = ["CONFIG_NAME", "config_beside", "find_store", "folder_of", "store_of_format"]
+__all__ = [
+    "CONFIG_NAME",
+    "config_beside",
+    "find_store",
+    "folder_of",
+    "hint_for_other_files",
+    "store_of_format",
+]
 
 CONFIG_NAME = "config.json"
 
@@ -34,7 +41,15 @@ def find_store(path: Path, stores: Sequence[CheckpointStore]) -> CheckpointStore
         path=path,
         expected=f"*{', *'.join(WEIGHT_SUFFIXES)} or an index of shards ({formats})",
         found="a folder of other things" if path.is_dir() else f"a file named {path.name}",
+        hint=hint_for_other_files(path),
     )
+
+
+def hint_for_other_files(path: Path) -> str:
+    """Say what to name instead of a path that holds no weights that can be read."""
+    if path.suffix == ".gguf":
+        return "a .gguf is written and never read: name the folder or file of weights that it was made from"
+    return "name the folder or file that holds the weights"
 
 
 def store_of_format(name: str, stores: Sequence[CheckpointStore]) -> CheckpointStore:

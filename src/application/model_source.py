@@ -9,7 +9,7 @@ from pathlib import Path
 from attrs import evolve, frozen
 
 from glm3.application.adapter_folder import StoredAdapter
-from glm3.application.checkpoint_stores import CONFIG_NAME, config_beside, folder_of
+from glm3.application.checkpoint_stores import CONFIG_NAME, config_beside, folder_of, hint_for_other_files
 from glm3.application.run_model import located, merged_config, named_weights, vocabulary_of
 from glm3.domain.atomic_write import WEIGHT_SUFFIXES
 from glm3.domain.errors import ConfigError, MissingFileError, StorageError, UsageError
@@ -23,6 +23,10 @@ __all__ = ["TOKENIZER_NAME", "ModelSource", "ModelSources"]
 
 TOKENIZER_NAME = "tokenizer.model"
 
+_LAYOUT = (
+    f"a model folder holds {CONFIG_NAME}, weights and {TOKENIZER_NAME}, "
+    f"or one .yaml, one .ckpt and {TOKENIZER_NAME}"
+)
 _YAML_SUFFIXES = (".yaml", ".yml")
 
 ReportProgress = Callable[[str, int, int | None], None]
@@ -89,13 +93,12 @@ class ModelSources:
             return self._resolve_file(path, with_tokenizer)
         names = self.names()
         near = difflib.get_close_matches(str(name_or_path), names, n=1)
+        hint = hint_for_other_files(path) if path.is_file() else _LAYOUT
         raise UsageError(
             "no such model",
             expected=f"a folder, a file of weights, a .yaml, or one of {', '.join(names)}",
             found=str(name_or_path),
-            hint=f"did you mean {near[0]}?"
-            if near
-            else "a model folder holds config.json, weights and tokenizer.model, or one .yaml and one .ckpt",
+            hint=f"did you mean {near[0]}?" if near else hint,
         )
 
     def config(self, name_or_path: str | Path) -> ModelConfig:
@@ -228,6 +231,7 @@ class ModelSources:
                     path=folder,
                     expected=f"{CONFIG_NAME} and weights, or exactly one .yaml and one .ckpt",
                     found=", ".join(path.name for path in files[:20]) or "no files",
+                    hint=_LAYOUT,
                 )
             config = self._run_configs.read(yamls[0]).model.model_config
         return evolve(self._resolve_place(folder, config), name=name or folder.name)
@@ -242,7 +246,9 @@ class ModelSources:
                     "the network of these weights is not known",
                     path=weights,
                     expected=f"{CONFIG_NAME} or {weights.stem}.yaml beside them",
-                    hint=f"put {CONFIG_NAME} and {TOKENIZER_NAME} of the original model there",
+                    hint=f"copy {CONFIG_NAME} and {TOKENIZER_NAME} from where the weights come from "
+                    f"to {weights.parent.resolve()}; "
+                    "glm3 convert --model-folder writes what a .ckpt needs beside it",
                 )
             config = run.model.model_config
         source = self._resolve_place(weights, config)

@@ -255,6 +255,9 @@ def test_a_source_that_is_missing_or_no_checkpoint_is_named(tmp_path):
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(CheckpointError, match=r"\*\.safetensors.*notes\.txt"):
         convert(request(tmp_path / "notes.txt", tmp_path / "m.ckpt", "ckpt"), STORES)
+    (tmp_path / "m.gguf").write_text("")
+    with pytest.raises(CheckpointError, match=r"\nhint: a \.gguf is written and never read"):
+        convert(request(tmp_path / "m.gguf", tmp_path / "m.ckpt", "ckpt"), STORES)
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="no checkpoint of a known format"):
         convert(request(tmp_path / "empty", tmp_path / "m.ckpt", "ckpt"), STORES)

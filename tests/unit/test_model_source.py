@@ -165,6 +165,28 @@ def test_an_unknown_name_is_told_the_names_and_what_a_folder_holds(world: World)
     assert "config.json, weights and tokenizer.model" in str(caught.value.hint)
 
 
+def test_a_file_that_is_only_written_is_told_what_to_name_instead(world: World) -> None:
+    path = world.folder / "m.gguf"
+    path.touch()
+    with pytest.raises(UsageError, match=r"\nhint: a \.gguf is written and never read: name the folder"):
+        world.sources.resolve(path)
+
+
+def test_weights_alone_are_told_what_to_put_where(world: World) -> None:
+    folder = world.folder / "alone"
+    folder.mkdir()
+    (folder / "m.ckpt").touch()
+    with pytest.raises(MissingFileError) as caught:
+        world.sources.resolve(folder / "m.ckpt")
+    assert f"config.json and tokenizer.model from where the weights come from to {folder};" in str(
+        caught.value
+    )
+    with pytest.raises(
+        MissingFileError, match=r"\nhint: a model folder holds .*one \.ckpt and tokenizer\.model"
+    ):
+        world.sources.resolve(folder)
+
+
 def test_a_misspelt_name_is_told_the_one_that_was_meant(world: World) -> None:
     with pytest.raises(UsageError) as caught:
         world.sources.resolve("glm3-6b")

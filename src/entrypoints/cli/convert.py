@@ -82,12 +82,12 @@ def convert(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST if it exists.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
 ) -> None:
-    """Convert weights: Hugging Face folders, MindSpore checkpoints, PyTorch and GGUF files; adapters too.
+    """Convert weights: Hugging Face folders, MindSpore checkpoints, PyTorch files; adapters too.
 
     hf is a folder of safetensors shards with config.json; ckpt is MindSpore's format; safetensors is one
     file that MindSpore loads; bin is PyTorch's. Memory stays small whatever the size, and DST appears
     whole or not at all. A .bin or .pth source needs the extra glm3[torch]. gguf is llama.cpp's file, with the
-    tokenizer in it; it needs the extra glm3[gguf].
+    tokenizer in it, which is written and never read; it needs the extra glm3[gguf].
     """
     if to is Format.gguf:
         _require_unset(dtype=dtype, verify=verify, check_files=check_files, model_folder=model_folder)
