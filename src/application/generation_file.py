@@ -10,7 +10,7 @@ from attrs import fields_dict
 
 from glm3.application.checkpoint_stores import folder_of
 from glm3.domain.errors import ConfigError, StorageError
-from glm3.domain.generation_defaults import GenerationDefaults
+from glm3.domain.generation_defaults import UNSAID, GenerationDefaults
 
 __all__ = ["GENERATION_NAME", "generation_beside"]
 
@@ -27,7 +27,7 @@ def generation_beside(weights: Path | None) -> GenerationDefaults:
         StorageError: it cannot be read.
     """
     if weights is None or not (file := folder_of(weights) / GENERATION_NAME).is_file():
-        return GenerationDefaults()
+        return UNSAID
     try:
         values = json.loads(file.read_bytes().decode())
     except OSError as error:

@@ -11,8 +11,10 @@ from glm3.application.adapted_source import adapted_source
 from glm3.application.adapter_folder import apply_adapter
 from glm3.application.adapters_in_weights import NetworkReader, apply_prefix_in
 from glm3.application.checkpoint_stores import find_store
+from glm3.application.generation_file import generation_beside
 from glm3.application.model_source import ModelSource, ModelSources, ReportProgress
 from glm3.domain.errors import ConfigError, MissingFileError, TokenizerError
+from glm3.domain.generation_defaults import UNSAID, GenerationDefaults
 from glm3.domain.ports.backend import LoadOptions, ModelBackend
 from glm3.domain.ports.checkpoint_store import CheckpointReader, CheckpointStore
 from glm3.domain.ports.model import LanguageModel
@@ -24,11 +26,12 @@ __all__ = ["LoadedModel", "ModelLoader"]
 
 @frozen(eq=False)
 class LoadedModel:
-    """A model ready to answer, with the tokenizer beside it."""
+    """A model ready to answer, with the tokenizer and the defaults of generation beside it."""
 
     model: LanguageModel
     tokenizer: Tokenizer
     source: ModelSource
+    generation: GenerationDefaults = UNSAID
 
 
 class ModelLoader:
@@ -58,12 +61,12 @@ class ModelLoader:
         With ``adapter`` the model is its base.
 
         Raises:
-            Glm3Error: see :func:`glm3.application.adapted_source.adapted_source`, :meth:`tokenizer_of` and
-                :meth:`model_of`.
+            Glm3Error: see :func:`glm3.application.adapted_source.adapted_source`, :meth:`tokenizer_of`,
+                :meth:`model_of` and :func:`glm3.application.generation_file.generation_beside`.
         """
         source = adapted_source(name_or_path, self.sources, self.stores, adapter=adapter, progress=progress)
-        tokenizer = self.tokenizer_of(source)
-        return LoadedModel(self.model_of(source, options), tokenizer, source)
+        tokenizer, generation = self.tokenizer_of(source), generation_beside(source.weights)
+        return LoadedModel(self.model_of(source, options), tokenizer, source, generation)
 
     def tokenizer_of(self, source: ModelSource) -> Tokenizer:
         """Open a source's tokenizer.

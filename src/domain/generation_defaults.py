@@ -14,7 +14,15 @@ from glm3.domain.errors import ConfigError, InvalidInputError, raise_faults
 from glm3.domain.generation import GenerationConfig
 from glm3.domain.special_tokens import SpecialTokens
 
-__all__ = ["GenerationDefaults"]
+__all__ = ["UNSAID", "GenerationDefaults"]
+
+_CHAT_SAMPLING = {
+    "do_sample": True,
+    "temperature": DEFAULT_TEMPERATURE,
+    "top_k": 0,
+    "top_p": DEFAULT_TOP_P,
+    "repetition_penalty": 1.0,
+}
 
 
 def _as_ids(value: object) -> tuple[int, ...]:
@@ -69,25 +77,42 @@ class GenerationDefaults:
         """Return how a chat generates: ``given`` where ``named`` has the field, else as these defaults say.
 
         What neither says is as ChatGLM3's own chat has it. A limit that is named replaces both limits here.
-        The ids that end a reply of ChatGLM3 end it beside ``eos_token_id``, for they part the turns.
         """
-        values: dict[str, Any] = {
-            "do_sample": True if self.do_sample is None else self.do_sample,
-            "temperature": DEFAULT_TEMPERATURE if self.temperature is None else self.temperature,
-            "top_k": self.top_k or 0,
-            "top_p": DEFAULT_TOP_P if self.top_p is None else self.top_p,
-            "repetition_penalty": 1.0 if self.repetition_penalty is None else self.repetition_penalty,
-        }
-        values = {name: getattr(given, name) if name in named else value for name, value in values.items()}
         limited = given.max_new_tokens is not None
         return GenerationConfig(
-            **values,
+            **self.sampling({name: getattr(given, name) for name in named}),
             max_new_tokens=given.max_new_tokens if limited else self.max_new_tokens,
             max_length=None if limited else self.max_length,
-            stop_ids={*(self.eos_token_id or ()), *special.stop_ids},
+            stop_ids=self.stop_ids(special),
             seed=given.seed,
             lookup=given.lookup,
         )
+
+    def sampling(self, named: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields that shape sampling: those ``named``, else as these defaults say.
+
+        What neither says is as ChatGLM3's own chat has it.
+        """
+        own = {name: getattr(self, name) for name in _CHAT_SAMPLING}
+        return {
+            **_CHAT_SAMPLING,
+            **{name: value for name, value in own.items() if value is not None},
+            **named,
+        }
+
+    def stop_ids(self, special: SpecialTokens) -> frozenset[int]:
+        """Return the ids that end a reply: ``eos_token_id``, and ChatGLM3's own, for they part the turns."""
+        return frozenset({*(self.eos_token_id or ()), *special.stop_ids})
+
+    def answer_tokens(self, prompt_length: int) -> int | None:
+        """Return how long an answer may be, None where nothing is said; below 1 there is no room for one."""
+        if self.max_new_tokens is not None or self.max_length is None:
+            return self.max_new_tokens
+        return self.max_length - prompt_length
+
+
+UNSAID = GenerationDefaults()
+"""The defaults of a folder without the file."""
 
 
 def _fault(path: Path | None, name: str, expected: object, found: object) -> ConfigError:

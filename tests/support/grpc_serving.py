@@ -17,6 +17,7 @@ from glm3.application.serving.lifecycle import Lifecycle
 from glm3.application.serving.limits import ServiceLimits
 from glm3.application.serving.sessions import SessionStore
 from glm3.domain.engine.limits import EngineLimits
+from glm3.domain.generation_defaults import UNSAID, GenerationDefaults
 from glm3.domain.ports.model import LanguageModel
 from glm3.entrypoints.grpc.glm3.v1.chat_pb2_grpc import ChatServiceStub
 from glm3.entrypoints.grpc.server import GrpcServer
@@ -46,6 +47,7 @@ def grpc_serving(
     *,
     engine: EngineLimits | None = None,
     limits: ServiceLimits | None = None,
+    defaults: GenerationDefaults = UNSAID,
     access: AccessPolicy | None = None,
     sessions: SessionStore | None = None,
     settings: GrpcSettings | None = None,
@@ -54,7 +56,8 @@ def grpc_serving(
     """Run a server for the duration of the block; while ``loading`` it has no model yet."""
     metrics = ServingMetrics()
     lifecycle = Lifecycle()
-    with service_of(model, engine=engine, limits=limits, observer=metrics) as (service, running):
+    setup = {"engine": engine, "limits": limits, "defaults": defaults}
+    with service_of(model, observer=metrics, **setup) as (service, running):
         metrics.watch(service.stats)
         if not loading:
             lifecycle.ready(service)

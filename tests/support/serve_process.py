@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,9 +40,15 @@ class ServeProcess:
 
 @contextmanager
 def serve_process(
-    *arguments: str, environment: Mapping[str, str] | None = None, timeout: float = 60
+    *arguments: str,
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    timeout: float = 60,
 ) -> Iterator[ServeProcess]:
-    """Run ``glm3 serve`` at a free port until the end of the block; it is ready inside."""
+    """Run ``glm3 serve`` at a free port until the end of the block; it is ready inside.
+
+    ``arguments`` stand before the command's name, its own ``options`` behind it.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_SWITCHES)}
     with tempfile.TemporaryDirectory() as folder:
         log_path = Path(folder) / "log"
@@ -58,6 +64,7 @@ def serve_process(
                     "127.0.0.1:0",
                     "--grpc",
                     "127.0.0.1:0",
+                    *options,
                 ],
                 stdout=log,
                 stderr=log,

@@ -21,6 +21,7 @@ from glm3.application.serving.limits import ServiceLimits
 from glm3.application.serving.service import ChatService
 from glm3.domain.conversation import Message, Role
 from glm3.domain.engine.limits import EngineLimits
+from glm3.domain.generation_defaults import UNSAID, GenerationDefaults
 from glm3.domain.ports.engine_observer import EngineObserver
 from glm3.domain.ports.model import LanguageModel
 from glm3.domain.ports.tokenizer import Tokenizer
@@ -96,13 +97,14 @@ def service_of(
     tokenizer: Tokenizer = TOKENIZER,
     engine: EngineLimits | None = None,
     limits: ServiceLimits | None = None,
+    defaults: GenerationDefaults = UNSAID,
     observer: EngineObserver | None = None,
 ) -> Iterator[tuple[ChatService, Engine]]:
     """Run an engine for the duration of the block."""
     running = Engine(model, engine or EngineLimits(slots=4, slot_tokens=4096), observer)
     thread = running.start()
     try:
-        yield ChatService(running, tokenizer, ["scripted", "alias"], limits), running
+        yield ChatService(running, tokenizer, ["scripted", "alias"], limits, defaults), running
     finally:
         running.stop()
         thread.join(timeout=10)
@@ -126,13 +128,14 @@ def serving(
     tokenizer: Tokenizer = TOKENIZER,
     engine: EngineLimits | None = None,
     limits: ServiceLimits | None = None,
+    defaults: GenerationDefaults = UNSAID,
     access: AccessPolicy | None = None,
     settings: HttpSettings | None = None,
 ) -> Iterator[Served]:
     """Run a server for the duration of the block."""
     metrics = ServingMetrics()
-    with service_of(model, tokenizer=tokenizer, engine=engine, limits=limits, observer=metrics) as made:
-        service, running = made
+    setup = {"tokenizer": tokenizer, "engine": engine, "limits": limits, "defaults": defaults}
+    with service_of(model, observer=metrics, **setup) as (service, running):
         lifecycle = Lifecycle()
         lifecycle.ready(service)
         metrics.watch(service.stats)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from glm3.application.serving.problem import problem_of
 from glm3.application.serving.records import ToolChoice, ToolMode
+from glm3.application.serving.sessions import Session
 from glm3.domain.conversation import Message, Role, ToolSpec
 from glm3.domain.errors import (
     ContextLengthError,
@@ -21,12 +22,13 @@ from glm3.domain.errors import (
     MultipleFaultsError,
     OverloadedError,
 )
+from glm3.domain.generation_defaults import GenerationDefaults
 from glm3.domain.tool_call import format_tool_call
 from glm3.entrypoints.client.options import ChatOptions
 from glm3.entrypoints.grpc.decoding import decode
 from glm3.entrypoints.grpc.glm3.v1 import chat_pb2
 from glm3.entrypoints.grpc.messages import read_messages, write_messages
-from glm3.entrypoints.grpc.requests import read_chat, read_completion
+from glm3.entrypoints.grpc.requests import read_chat, read_completion, read_turn
 from glm3.entrypoints.grpc.status import details_of, message_of
 from glm3.entrypoints.serving.fields import Fields
 
@@ -91,6 +93,21 @@ def test_what_is_not_said_is_as_in_the_models_own_chat():
         0.8,
         None,
     )
+
+
+def test_what_is_not_said_is_as_the_models_folder_says():
+    folder = GenerationDefaults(do_sample=False, top_k=7, repetition_penalty=1.5)
+    session = Session("id", "client", (), ())
+    given = chat_pb2.GenerationOptions(repetition_penalty=1.2)
+    asked = chat_pb2.CompleteRequest(prompts=[chat_pb2.Prompt(text="a")], options=given)
+    turn = chat_pb2.SessionChatRequest(messages=[USER], options=given)
+    for request in (
+        read_chat(chat(options=given), None, folder),
+        read_completion(asked, None, folder),
+        read_turn(turn, session, None, folder)[1],
+    ):
+        options = request.options
+        assert (options.do_sample, options.top_k, options.repetition_penalty) == (False, 7, 1.2)
 
 
 @pytest.mark.parametrize(

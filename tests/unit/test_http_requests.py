@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from glm3.application.serving.records import ToolChoice, ToolMode
 from glm3.domain.conversation import Message, Role
 from glm3.domain.errors import Glm3Error, InvalidInputError, MultipleFaultsError
+from glm3.domain.generation_defaults import GenerationDefaults
 from glm3.domain.tool_call import format_tool_call
 from glm3.entrypoints.http.requests import read_chat, read_completion
 from glm3.entrypoints.serving.fields import parse_object
@@ -116,6 +117,35 @@ def test_tools_in_every_form():
 def test_how_an_answer_is_sampled(given, expected):
     options = read_chat({"messages": [USER], **given}).request.options
     assert (options.do_sample, options.temperature, options.top_p) == expected
+
+
+FOLDER = GenerationDefaults(do_sample=False, temperature=0.4, top_k=7, top_p=0.3, repetition_penalty=1.5)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, (False, 0.4, 7, 0.3, 1.5)),
+        ({"seed": 1, "repetition_penalty": 1}, (False, 0.4, 7, 0.3, 1.0)),
+        ({"temperature": 1.2}, (True, 1.2, 7, 0.3, 1.5)),
+        ({"top_p": 0.9}, (True, 0.4, 7, 0.9, 1.5)),
+        ({"top_k": 0}, (True, 0.4, 0, 0.3, 1.5)),
+        ({"do_sample": True}, (True, 0.4, 7, 0.3, 1.5)),
+        ({"do_sample": False, "top_k": 3}, (False, 0.4, 3, 0.3, 1.5)),
+        ({"temperature": 0}, (False, 0.4, 7, 0.3, 1.5)),
+    ],
+)
+def test_a_requests_own_fields_stand_above_the_folders(given, expected):
+    chat = read_chat({"messages": [USER], **given}, FOLDER).request.options
+    text = read_completion({"prompt": "x", **given}, FOLDER).request.options
+    for options in (chat, text):
+        found = (options.do_sample, options.temperature, options.top_k, options.top_p)
+        assert (*found, options.repetition_penalty) == expected
+
+
+def test_a_greedy_request_is_greedy_in_a_folder_that_samples():
+    folder = GenerationDefaults(do_sample=True)
+    assert not read_chat({"messages": [USER], "temperature": 0}, folder).request.options.do_sample
 
 
 @pytest.mark.parametrize(

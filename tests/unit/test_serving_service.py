@@ -37,6 +37,7 @@ from glm3.domain.errors import (
     UnknownModelError,
 )
 from glm3.domain.generation import GenerationConfig
+from glm3.domain.generation_defaults import GenerationDefaults
 from glm3.domain.prompt import TOOLS_PREAMBLE
 from glm3.domain.tool_call import format_tool_call
 from support.serving import TOKENIZER, replies_model, service_of
@@ -214,6 +215,54 @@ def test_the_services_bounds_hold():
     for wrong in (chat(user("x" * 30)), chat(options={"max_new_tokens": 7}), chat(choices=2)):
         with pytest.raises(InvalidInputError):
             answer(model, wrong, limits=limits)
+
+
+@pytest.mark.parametrize(
+    ("limits", "defaults", "options", "tokens"),
+    [
+        ({}, {"max_new_tokens": 5}, {}, 5),
+        ({}, {"max_new_tokens": 5, "max_length": 10}, {}, 5),
+        ({}, {"max_new_tokens": 5}, {"max_new_tokens": 7}, 7),
+        ({"default_output_tokens": 3}, {"max_new_tokens": 5}, {}, 3),
+        ({"output_tokens": 4}, {"max_new_tokens": 5}, {}, 4),
+        ({"output_tokens": 2000}, {}, {}, 1024),
+    ],
+)
+def test_the_longest_answer_is_the_requests_else_the_services_else_the_folders(
+    limits, defaults, options, tokens
+):
+    size = TOKENIZER.special_tokens.vocab_size
+    request = chat(options={**options, "min_new_tokens": tokens})
+    model, folder = ScriptedModel(hashed_scores(size), size), GenerationDefaults(**defaults)
+    deltas = answer(model, request, limits=ServiceLimits(**limits), defaults=folder)
+    assert deltas[-1].usage.completion_tokens == tokens
+
+
+def test_a_folder_may_bound_prompt_and_answer_together():
+    size = TOKENIZER.special_tokens.vocab_size
+    model, folder = ScriptedModel(hashed_scores(size), size), GenerationDefaults(max_length=12)
+    texts = CompletionRequest(
+        prompts=[[5] * 4, [5] * 9], options=GenerationConfig(min_new_tokens=3), choices=1
+    )
+    assert answer(model, texts, defaults=folder)[-1].usage.completion_tokens == 8 + 3
+    full = CompletionRequest(prompts=[[5] * 12], options=GenerationConfig())
+    with pytest.raises(ContextLengthError, match="fewer than 12 tokens") as caught:
+        answer(model, full, defaults=folder)
+    assert caught.value.field == "prompt"
+    named = CompletionRequest(
+        prompts=[[5] * 12], options=GenerationConfig(max_new_tokens=2, min_new_tokens=2)
+    )
+    assert answer(model, named, defaults=folder)[-1].usage.completion_tokens == 2
+
+
+def test_the_folders_ids_end_an_answer_beside_the_models_own():
+    """The model reads out "stop", whose second token is made an end."""
+    model, second = replies_model("stop"), TOKENIZER.encode("stop")[1]
+    assert text_of(answer(model, chat())) == "stop"
+    folder = GenerationDefaults(eos_token_id=second)
+    ended = answer(model, chat(), defaults=folder)
+    assert text_of(ended) == "st"
+    assert finish_of(ended).reason is FinishReason.STOP
 
 
 def test_an_answer_that_takes_too_long_fails():

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from attrs import field, frozen, validators
 
-__all__ = ["ServiceLimits"]
+__all__ = ["DEFAULT_OUTPUT_TOKENS", "ServiceLimits"]
+
+DEFAULT_OUTPUT_TOKENS = 1024
+"""The longest answer where nobody says otherwise: that of ChatGLM3's own server."""
 
 _positive = validators.gt(0)
 
@@ -14,12 +17,13 @@ class ServiceLimits:
     """Bounds of every request.
 
     ``prompt_tokens`` and ``output_tokens`` None means what a slot of the engine holds. Where a request names
-    no limit, ``default_output_tokens`` holds, that of ChatGLM3's own server.
+    no limit, ``default_output_tokens`` holds; None is what the model's folder says, or else
+    ``DEFAULT_OUTPUT_TOKENS``.
     """
 
     prompt_tokens: int | None = field(default=None, validator=validators.optional(_positive))
     output_tokens: int | None = field(default=None, validator=validators.optional(_positive))
-    default_output_tokens: int = field(default=1024, validator=_positive)
+    default_output_tokens: int | None = field(default=None, validator=validators.optional(_positive))
     choices: int = field(default=8, validator=_positive)
     stop_strings: int = field(default=16, validator=_positive)
     top_logprobs: int = field(default=20, validator=validators.ge(0))

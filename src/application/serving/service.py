@@ -11,6 +11,7 @@ from attrs import evolve
 
 from glm3.application.engine import Engine
 from glm3.application.serving.answers import AnswerStream, Asked, LoopInbox
+from glm3.application.serving.bounds import RequestBounds
 from glm3.application.serving.limits import ServiceLimits
 from glm3.application.serving.readers import (
     ChatReader,
@@ -30,8 +31,9 @@ from glm3.application.serving.records import (
 )
 from glm3.domain.conversation import Message, Role, ToolSpec
 from glm3.domain.engine.request import EngineRequest
-from glm3.domain.errors import ContextLengthError, InvalidInputError, UnknownModelError
+from glm3.domain.errors import InvalidInputError, UnknownModelError
 from glm3.domain.generation import GenerationConfig
+from glm3.domain.generation_defaults import UNSAID, GenerationDefaults
 from glm3.domain.ports.engine_observer import EngineStats
 from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.domain.prompt import TOOLS_PREAMBLE, PromptBuilder
@@ -52,6 +54,7 @@ class ChatService:
         tokenizer: the model's own.
         names: what the model is called, the usual name first.
         limits: bounds of every request.
+        defaults: what the model's folder says of generation, where a request says nothing.
     """
 
     def __init__(
@@ -60,11 +63,13 @@ class ChatService:
         tokenizer: Tokenizer,
         names: Sequence[str],
         limits: ServiceLimits | None = None,
+        defaults: GenerationDefaults = UNSAID,
     ) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
         self._builder = PromptBuilder(tokenizer)
-        self.limits = limits or ServiceLimits()
+        self.defaults = defaults
+        self._bounds = RequestBounds(limits or ServiceLimits(), defaults, engine.slot_tokens)
         self.model = ServedModel(tuple(names), int(time()), engine.slot_tokens)
         self._inbox: LoopInbox | None = None
 
@@ -78,10 +83,10 @@ class ChatService:
             UnavailableError: the service is about to stop, or overloaded.
         """
         self.require_model(request.model)
-        options = self._bounded(request.options, request.choices, request.top_logprobs)
+        self._bounds.check(request.options, request.choices, request.top_logprobs)
         openings = self._openings(request.tools, request.tool_choice)
         prompt = await self._dialogue_ids(request)
-        self._check_prompt(len(prompt), "messages")
+        options = self._options(request.options, len(prompt), "messages")
         offers_tools = bool(request.tools) and request.tool_choice.mode is not ToolMode.NONE
         asked = [
             Asked(
@@ -91,7 +96,7 @@ class ChatService:
                     client=client,
                     choice=choice,
                     top_logprobs=request.top_logprobs,
-                    time_limit=self._time_limit(request.time_limit),
+                    time_limit=self._bounds.time_limit(request.time_limit),
                     openings=openings,
                     stop_check=chat_stop_check(self._tokenizer, options.stop_strings),
                 ),
@@ -104,13 +109,15 @@ class ChatService:
     async def complete(self, request: CompletionRequest, client: str = "") -> AnswerStream:
         """Begin to continue texts; raises as :meth:`chat` does."""
         self.require_model(request.model)
-        options = self._bounded(request.options, request.choices * len(request.prompts), request.top_logprobs)
+        choices = request.choices * len(request.prompts)
+        self._bounds.check(request.options, choices, request.top_logprobs)
         asked: list[Asked] = []
         beginning: list[Delta] = []
         total = 0
         for number, prompt in enumerate(request.prompts):
             ids = await self._prompt_ids(prompt)
-            self._check_prompt(len(ids), "prompt" if len(request.prompts) == 1 else f"prompt[{number}]")
+            field = "prompt" if len(request.prompts) == 1 else f"prompt[{number}]"
+            options = self._options(request.options, len(ids), field)
             total += len(ids)
             for choice in range(request.choices):
                 place = len(asked)
@@ -120,7 +127,7 @@ class ChatService:
                     client=client,
                     choice=choice,
                     top_logprobs=request.top_logprobs,
-                    time_limit=self._time_limit(request.time_limit),
+                    time_limit=self._bounds.time_limit(request.time_limit),
                     stop_check=completion_stop_check(self._tokenizer, options.stop_strings, ids),
                 )
                 reader = CompletionReader(self._tokenizer, place, options.stop_strings, ids)
@@ -179,41 +186,12 @@ class ChatService:
         """Return what the engine holds at this moment."""
         return self._engine.stats()
 
-    def _bounded(self, options: GenerationConfig, choices: int, top_logprobs: int) -> GenerationConfig:
-        limits = self.limits
-        most = min(limits.output_tokens or self._engine.slot_tokens, self._engine.slot_tokens)
-        wanted = options.max_new_tokens
-        _require(wanted is None or wanted <= most, "max_tokens", f"at most {most}", wanted)
-        _require(1 <= choices <= limits.choices, "n", f"1 to {limits.choices} answers", choices)
-        _require(
-            len(options.stop_strings) <= limits.stop_strings,
-            "stop",
-            f"at most {limits.stop_strings} texts",
-            len(options.stop_strings),
-        )
-        _require(
-            0 <= top_logprobs <= limits.top_logprobs,
-            "top_logprobs",
-            f"0 to {limits.top_logprobs}",
-            top_logprobs,
-        )
-        bounded = evolve(options, max_new_tokens=wanted or min(limits.default_output_tokens, most))
-        return bounded.for_vocabulary(self._tokenizer.special_tokens)
-
-    def _check_prompt(self, length: int, field: str) -> None:
-        room = self._engine.slot_tokens - 1
-        most = min(self.limits.prompt_tokens or room, room)
-        if length > most:
-            raise ContextLengthError(
-                "the prompt is too long",
-                field=field,
-                expected=f"at most {most} tokens",
-                found=f"{length} tokens",
-                hint="shorten the conversation, or drop its oldest turns",
-            )
-
-    def _time_limit(self, wanted: float | None) -> float:
-        return self.limits.seconds if wanted is None else min(wanted, self.limits.seconds)
+    def _options(self, options: GenerationConfig, prompt_length: int, field: str) -> GenerationConfig:
+        """Return how the engine answers a prompt of so many tokens."""
+        limited = self._bounds.limited(options, prompt_length, field)
+        special = self._tokenizer.special_tokens
+        stop_ids = options.stop_ids or self.defaults.stop_ids(special)
+        return evolve(limited, stop_ids=stop_ids).for_vocabulary(special)
 
     def _openings(self, tools: Sequence[ToolSpec], choice: ToolChoice) -> list[list[int]]:
         """Return how an answer that must be a call begins: the header line, and the call's first word."""
@@ -267,8 +245,3 @@ def with_tools(
 async def _away_from_the_loop(characters: int, work: Callable[[], T]) -> T:
     """Do work on so many characters; long work goes to a thread, so that other requests go on."""
     return work() if characters <= _QUICK_CHARACTERS else await asyncio.to_thread(work)
-
-
-def _require(met: bool, name: str, expected: str, found: object) -> None:
-    if not met:
-        raise InvalidInputError("out of this service's bounds", field=name, expected=expected, found=found)

@@ -96,7 +96,6 @@ def chat(
     generation_config.json says otherwise.
     """
     from glm3.application.chat import ChatSession
-    from glm3.application.generation_file import generation_beside
     from glm3.entrypoints.cli.loading import open_model
     from glm3.entrypoints.cli.tools import tool_caller
     from glm3.entrypoints.cli.transcript import load_tools
@@ -117,13 +116,12 @@ def chat(
     offered = [] if tools is None else load_tools(tools)
     loading = load_options(kernels, dtype, threads, quant, kv_cache)
     loaded = open_model(settings_of(context), model, loading, adapter=adapter, quiet=quiet)
-    defaults = generation_beside(loaded.source.weights)
     session = ChatSession(
         loaded.model,
         loaded.tokenizer,
         system=system,
         tools=offered,
-        options=defaults.chat_options(loaded.tokenizer.special_tokens, options, named),
+        options=loaded.generation.chat_options(loaded.tokenizer.special_tokens, options, named),
         trim=trim,
         caller=caller,
     )

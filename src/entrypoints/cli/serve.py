@@ -78,8 +78,12 @@ def serve(
     ] = 4.0,
     queue: Annotated[int, typer.Option(min=0, help="Requests that may wait for a slot.")] = 256,
     default_max_tokens: Annotated[
-        int, typer.Option(min=1, help="Longest answer where the request does not say.")
-    ] = 1024,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Longest answer where a request names none. [default: the model folder's, or 1024]",
+        ),
+    ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest answer a request may ask for.")
     ] = None,

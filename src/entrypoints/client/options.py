@@ -19,8 +19,9 @@ def _texts(stop: str | Iterable[str]) -> tuple[str, ...]:
 class ChatOptions:
     """What a request says about generation; None leaves it to the server.
 
-    Without ``temperature`` and ``top_p`` the server samples as ChatGLM3's own chat does, at 0.8 and 0.8;
-    temperature 0 is greedy. ``top_logprobs`` needs ``logprobs``. The server checks the values.
+    Where nothing is said the server generates as its model's folder says, or else samples as ChatGLM3's own
+    chat does, at temperature 0.8 and top-p 0.8; temperature 0 is greedy. ``top_logprobs`` needs
+    ``logprobs``. The server checks the values.
     """
 
     max_tokens: int | None = None

@@ -12,6 +12,7 @@ from glm3.application.serving.sessions import Session
 from glm3.domain.conversation import Message, ToolSpec
 from glm3.domain.errors import Glm3Error, InvalidInputError
 from glm3.domain.generation import GenerationConfig
+from glm3.domain.generation_defaults import UNSAID, GenerationDefaults
 from glm3.domain.response import names_tool
 from glm3.entrypoints.grpc.glm3.v1 import chat_pb2
 from glm3.entrypoints.grpc.messages import read_messages
@@ -29,8 +30,10 @@ _MODES = {
 }
 
 
-def read_chat(given: chat_pb2.ChatRequest, time_limit: float | None) -> ChatRequest:
-    """Read a dialogue to answer within ``time_limit`` seconds.
+def read_chat(
+    given: chat_pb2.ChatRequest, time_limit: float | None, defaults: GenerationDefaults = UNSAID
+) -> ChatRequest:
+    """Read a dialogue to answer within ``time_limit`` seconds; ``defaults`` are those of the model asked.
 
     Raises:
         Glm3Error: fields are wrong or contradict each other; all of them are named.
@@ -39,7 +42,7 @@ def read_chat(given: chat_pb2.ChatRequest, time_limit: float | None) -> ChatRequ
     messages = read_messages(given.messages, root)
     tools = _tools(given.tools, root)
     choice = _tool_choice(given.tool_choice, tools, root)
-    options, top_logprobs = _options(given.options, root)
+    options, top_logprobs = _options(given.options, root, defaults)
     choices = _choices(given, root)
     root.raise_faults()
     return ChatRequest(
@@ -54,7 +57,9 @@ def read_chat(given: chat_pb2.ChatRequest, time_limit: float | None) -> ChatRequ
     )
 
 
-def read_completion(given: chat_pb2.CompleteRequest, time_limit: float | None) -> CompletionRequest:
+def read_completion(
+    given: chat_pb2.CompleteRequest, time_limit: float | None, defaults: GenerationDefaults = UNSAID
+) -> CompletionRequest:
     """Read texts to continue; raises as :func:`read_chat` does."""
     root = Fields({})
     prompts: list[str | list[int]] = []
@@ -62,7 +67,7 @@ def read_completion(given: chat_pb2.CompleteRequest, time_limit: float | None) -
         prompts = [_prompt(prompt, f"prompts[{index}]", root) for index, prompt in enumerate(given.prompts)]
     else:
         root.fault("prompts", "nothing to continue, or too much", f"1 to {MOST_CHOICES}", len(given.prompts))
-    options, top_logprobs = _options(given.options, root)
+    options, top_logprobs = _options(given.options, root, defaults)
     if given.echo and options.logprobs:
         root.fault("echo", "not supported together with logprobs", "one of them", True)
     choices = _choices(given, root)
@@ -104,7 +109,10 @@ def read_opening(given: chat_pb2.CreateSessionRequest) -> tuple[list[Message], l
 
 
 def read_turn(
-    given: chat_pb2.SessionChatRequest, session: Session, time_limit: float | None
+    given: chat_pb2.SessionChatRequest,
+    session: Session,
+    time_limit: float | None,
+    defaults: GenerationDefaults = UNSAID,
 ) -> tuple[list[Message], ChatRequest]:
     """Read what a turn adds to a session, and return it with the whole to answer.
 
@@ -114,7 +122,7 @@ def read_turn(
     root = Fields({})
     added = read_messages(given.messages, root, before=session.messages)
     choice = _tool_choice(given.tool_choice, session.tools, root)
-    options, top_logprobs = _options(given.options, root)
+    options, top_logprobs = _options(given.options, root, defaults)
     root.raise_faults()
     request = ChatRequest(
         messages=(*session.messages, *added),
@@ -132,12 +140,14 @@ def _values(given: ProtoMessage) -> dict[str, Any]:
     return {field.name: list(value) if field.is_repeated else value for field, value in given.ListFields()}
 
 
-def _options(given: chat_pb2.GenerationOptions, root: Fields) -> tuple[GenerationConfig, int]:
+def _options(
+    given: chat_pb2.GenerationOptions, root: Fields, defaults: GenerationDefaults
+) -> tuple[GenerationConfig, int]:
     fields = Fields(_values(given), "options", root.faults)
     top_logprobs = fields.integer("top_logprobs", 0, MOST_LOGPROBS)
     if top_logprobs and not given.logprobs:
         fields.fault("top_logprobs", "needs logprobs", "logprobs: true beside it", top_logprobs)
-    return read_options(fields, ("max_tokens",), logprobs=given.logprobs), top_logprobs or 0
+    return read_options(fields, ("max_tokens",), defaults, logprobs=given.logprobs), top_logprobs or 0
 
 
 def _choices(given: chat_pb2.ChatRequest | chat_pb2.CompleteRequest, root: Fields) -> int:

@@ -46,7 +46,8 @@ class ChatServicer(ChatServiceServicer):
         self, request: chat_pb2.ChatRequest, context: Context
     ) -> AsyncIterator[chat_pb2.ChatResponse]:
         service = self._admitted(request)
-        stream = await service.chat(read_chat(request, _time_left(context)), CLIENT.get())
+        wanted = read_chat(request, _time_left(context), service.defaults)
+        stream = await service.chat(wanted, CLIENT.get())
         with stream:
             async for delta in stream:
                 self._see(delta)
@@ -56,7 +57,7 @@ class ChatServicer(ChatServiceServicer):
         self, request: chat_pb2.CompleteRequest, context: Context
     ) -> chat_pb2.CompleteResponse:
         service = self._admitted(request)
-        wanted = read_completion(request, _time_left(context))
+        wanted = read_completion(request, _time_left(context), service.defaults)
         deltas: list[Delta] = []
         with await service.complete(wanted, CLIENT.get()) as stream:
             async for delta in stream:
@@ -99,7 +100,7 @@ class ChatServicer(ChatServiceServicer):
         service = self._admitted(request)
         client = CLIENT.get()
         session = self._sessions.get(client, request.session_id)
-        added, wanted = read_turn(request, session, _time_left(context))
+        added, wanted = read_turn(request, session, _time_left(context), service.defaults)
         said: tuple[Message, ...] = ()
         with self._sessions.turn(client, request.session_id, added):
             with await service.chat(wanted, client) as stream:

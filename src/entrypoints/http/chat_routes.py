@@ -41,7 +41,7 @@ class ChatRoutes:
         service = self._lifecycle.service()
         self._access.admit(request.state.client)
         body = await self._body(request)
-        call = read_chat(body)
+        call = read_chat(body, service.defaults)
         stream = await service.chat(call.request, request.state.client)
         model, count = service.model.names[0], call.request.choices
         logprobs, legacy = call.request.options.logprobs, call.legacy_functions
@@ -57,7 +57,7 @@ class ChatRoutes:
         """``POST /v1/completions``."""
         service = self._lifecycle.service()
         self._access.admit(request.state.client)
-        call = read_completion(await self._body(request))
+        call = read_completion(await self._body(request), service.defaults)
         stream = await service.complete(call.request, request.state.client)
         model, logprobs = service.model.names[0], call.request.options.logprobs
         if call.stream:

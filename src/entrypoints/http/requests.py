@@ -9,6 +9,7 @@ from attrs import frozen
 
 from glm3.application.serving.records import ChatRequest, CompletionRequest, ToolChoice, ToolMode
 from glm3.domain.conversation import ToolSpec
+from glm3.domain.generation_defaults import UNSAID, GenerationDefaults
 from glm3.domain.response import names_tool
 from glm3.entrypoints.http.messages import read_messages
 from glm3.entrypoints.serving.bounds import MOST_CHOICES, MOST_LOGPROBS, MOST_TOOLS
@@ -40,8 +41,8 @@ class CompletionCall:
     include_usage: bool
 
 
-def read_chat(body: Mapping[str, Any]) -> ChatCall:
-    """Read the body of ``/v1/chat/completions``.
+def read_chat(body: Mapping[str, Any], defaults: GenerationDefaults = UNSAID) -> ChatCall:
+    """Read the body of ``/v1/chat/completions``; ``defaults`` are those of the model that is asked.
 
     Raises:
         Glm3Error: fields are wrong, unknown or contradict each other; all of them are named.
@@ -59,7 +60,7 @@ def read_chat(body: Mapping[str, Any]) -> ChatCall:
     if top_logprobs and not logprobs:
         fields.fault("top_logprobs", "needs logprobs", "logprobs: true beside it", top_logprobs)
     stream, include_usage = _stream(fields)
-    options = read_options(fields, ("max_tokens", "max_completion_tokens"), logprobs=logprobs)
+    options = read_options(fields, ("max_tokens", "max_completion_tokens"), defaults, logprobs=logprobs)
     model, choices = fields.text("model"), fields.integer("n", 1, MOST_CHOICES) or 1
     read_unused(fields)
     fields.refuse_unknown()
@@ -76,13 +77,13 @@ def read_chat(body: Mapping[str, Any]) -> ChatCall:
     return ChatCall(request, stream, include_usage, legacy)
 
 
-def read_completion(body: Mapping[str, Any]) -> CompletionCall:
+def read_completion(body: Mapping[str, Any], defaults: GenerationDefaults = UNSAID) -> CompletionCall:
     """Read the body of ``/v1/completions``; raises as :func:`read_chat` does."""
     fields = Fields(body)
     prompts = _prompts(fields)
     top_logprobs = fields.integer("logprobs", 0, MOST_LOGPROBS)
     stream, include_usage = _stream(fields)
-    options = read_options(fields, ("max_tokens",), logprobs=top_logprobs is not None)
+    options = read_options(fields, ("max_tokens",), defaults, logprobs=top_logprobs is not None)
     model, choices = fields.text("model"), fields.integer("n", 1, MOST_CHOICES) or 1
     echo = fields.flag("echo") or False
     if echo and top_logprobs is not None:

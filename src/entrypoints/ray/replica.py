@@ -61,7 +61,8 @@ class Replica:
                 loaded.set()
             name = settings.model_name or Path(settings.model).name
             bounds = ServiceLimits(seconds=settings.seconds)
-            lifecycle.ready(ChatService(self._engine, model.tokenizer, [name], bounds))
+            service = ChatService(self._engine, model.tokenizer, [name], bounds, model.generation)
+            lifecycle.ready(service)
             ready.set()
             self._engine.run()
 

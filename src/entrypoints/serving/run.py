@@ -104,7 +104,8 @@ class _Run:
             self._loop.call_soon_threadsafe(self._fail, error)
             return
         self._engine = engine
-        service = ChatService(engine, loaded.tokenizer, self._plan.names, self._plan.service_limits)
+        plan = self._plan
+        service = ChatService(engine, loaded.tokenizer, plan.names, plan.service_limits, loaded.generation)
         self._loop.call_soon_threadsafe(self._ready, service)
         engine.run()
 

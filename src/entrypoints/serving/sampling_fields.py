@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from glm3.domain.chat_defaults import DEFAULT_TEMPERATURE, DEFAULT_TOP_P
 from glm3.domain.generation import GenerationConfig
+from glm3.domain.generation_defaults import GenerationDefaults
 from glm3.entrypoints.serving.bounds import MOST_STOPS, MOST_TOKENS, SEEDS
 from glm3.entrypoints.serving.fields import Fields
 
 __all__ = ["read_options", "read_unused"]
 
 
-def read_options(fields: Fields, max_tokens_names: tuple[str, ...], *, logprobs: bool) -> GenerationConfig:
-    """Return the options that a request names; what it does not name is as ChatGLM3's own chat has it.
+def read_options(
+    fields: Fields, max_tokens_names: tuple[str, ...], defaults: GenerationDefaults, *, logprobs: bool
+) -> GenerationConfig:
+    """Return the options that a request names; what it does not name is as ``defaults`` say.
 
     Beyond OpenAI's fields ``top_k``, ``min_tokens``, ``repetition_penalty`` and ``do_sample`` are read.
-    Temperature 0 is greedy. Faults are left in ``fields``.
+    Temperature 0 is greedy; without ``do_sample`` a temperature, ``top_p`` or ``top_k`` asks for sampling. As
+    with OpenAI a temperature alone leaves ``top_p`` at 1, unless the defaults have one. Faults are left in
+    ``fields``.
     """
     limit = _max_tokens(fields, max_tokens_names)
     temperature = fields.number("temperature", 0, 2)
     top_p = fields.number("top_p", 0, 1)
+    top_k = fields.integer("top_k", 0, MOST_TOKENS)
     do_sample = fields.flag("do_sample")
     seed = fields.integer("seed", -SEEDS, SEEDS - 1)
     minimum = fields.integer("min_tokens", 0, MOST_TOKENS) or 0
@@ -30,14 +35,19 @@ def read_options(fields: Fields, max_tokens_names: tuple[str, ...], *, logprobs:
     greedy = do_sample is False or temperature == 0 or top_p == 0
     if do_sample and greedy:
         fields.fault("do_sample", "contradicts the temperature or top_p of 0", "values above 0", True)
+    shaped = any(value is not None for value in (temperature, top_p, top_k))
+    beside_temperature = 1.0 if temperature is not None and defaults.top_p is None else None
+    named = {
+        "do_sample": not greedy if greedy or shaped else do_sample,
+        "temperature": temperature or None,
+        "top_p": beside_temperature if top_p is None else top_p or None,
+        "top_k": top_k,
+        "repetition_penalty": fields.number("repetition_penalty", 0.01, 100),
+    }
     return GenerationConfig(
         max_new_tokens=limit,
         min_new_tokens=minimum,
-        do_sample=not greedy,
-        temperature=temperature or DEFAULT_TEMPERATURE,
-        top_p=top_p or (1.0 if temperature is not None and top_p is None else DEFAULT_TOP_P),
-        top_k=fields.integer("top_k", 0, MOST_TOKENS) or 0,
-        repetition_penalty=fields.number("repetition_penalty", 0.01, 100) or 1.0,
+        **defaults.sampling({name: value for name, value in named.items() if value is not None}),
         stop_strings=_stop(fields),
         seed=None if seed is None else seed % (2 * SEEDS),
         logprobs=logprobs,

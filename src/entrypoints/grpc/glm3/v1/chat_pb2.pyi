@@ -245,8 +245,8 @@ Global___ToolChoice: _TypeAlias = ToolChoice  # noqa: Y015
 
 @_typing.final
 class GenerationOptions(_message.Message):
-    """How to generate. Without temperature and top_p the answer is sampled as ChatGLM3's own chat does it, at 0.8 and
-    0.8.
+    """How to generate. What is not set is as the generation_config.json beside the weights says, or else as ChatGLM3's
+    own chat has it: sampled at temperature 0.8 and top_p 0.8.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
