@@ -14,6 +14,7 @@ from glm3.domain.atomic_write import staged_folder
 from glm3.domain.errors import MissingFileError, UsageError
 from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.ports.graph_exporter import ExportedGraph, GraphExporter, GraphOptions
+from glm3.domain.positional_io import storage_errors
 from glm3.domain.quantization.rounded_checkpoint import refuse_rounded
 
 __all__ = ["ExportedGraphs", "export_graphs"]
@@ -41,6 +42,7 @@ def export_graphs(
         UsageError: the target exists already.
         MissingFileError: the model has no weights.
         ConfigError: the weights are rounded.
+        StorageError: the file system refused.
         Glm3Error: see :meth:`GraphExporter.write`.
     """
     begun = time.monotonic()
@@ -51,7 +53,7 @@ def export_graphs(
         raise MissingFileError("the model has no weights", path=target, field=model.name)
     with find_store(model.weights, stores).open(model.weights) as reader:
         refuse_rounded(reader, "written as graphs")
-        with staged_folder(target) as folder:
+        with staged_folder(target) as folder, storage_errors(target):
             written = exporter.write(folder, model.config, reader, options)
     graphs = tuple(
         ExportedGraph(path=target / graph.path.name, inputs=graph.inputs, operators=graph.operators)

@@ -276,5 +276,5 @@ def _interrupted(
         path=target,
         expected=error.expected,
         found=error.found,
-        hint=f"free some space, check the permissions, or choose another place{kept}",
+        hint=f"{error.hint or 'choose another place'}{kept}",
     )

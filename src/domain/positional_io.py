@@ -6,6 +6,7 @@ page by page.
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from glm3.domain.errors import CheckpointError, MissingFileError, StorageError
+from glm3.domain.errors import CheckpointError, Glm3Error, MissingFileError, StorageError
 from glm3.domain.tensors import Array
 
 __all__ = [
@@ -29,6 +30,9 @@ __all__ = [
     "storage_errors",
     "write_at",
 ]
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def free_bytes(path: Path) -> int:
@@ -68,19 +72,20 @@ def storage_errors(path: Path, needed: int | None = None) -> Iterator[None]:
     """Translate what the file system refuses inside the block.
 
     Raises:
-        StorageError: naming ``path``, the bytes needed and the bytes free.
+        StorageError: naming ``path``, and where there is no room the bytes needed and the bytes free.
     """
     try:
         yield
-    except StorageError:
+    except Glm3Error:
         raise
     except OSError as error:
+        full = error.errno in _NO_ROOM
         raise StorageError(
             f"cannot be written: {error.strerror or error}",
             path=path,
-            expected=None if needed is None else f"{needed} bytes",
-            found=f"{free_bytes(path)} bytes free",
-            hint="free some space, check the permissions, or choose another place",
+            expected=f"{needed} bytes" if full and needed is not None else None,
+            found=f"{free_bytes(path)} bytes free" if full else None,
+            hint=f"{'free some space' if full else 'check the permissions'}, or choose another place",
         ) from error
 
 

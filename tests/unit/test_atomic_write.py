@@ -19,7 +19,8 @@ from glm3.domain.atomic_write import (
     staging_folder,
     write_durably,
 )
-from glm3.domain.errors import StorageError
+from glm3.domain.errors import MissingFileError, StorageError
+from glm3.domain.positional_io import storage_errors
 
 
 def entries(folder: Path) -> list[str]:
@@ -163,6 +164,25 @@ def test_too_little_space_is_noticed_before_anything_is_written(tmp_path):
     assert caught.value.expected == f"{1 << 60} bytes"
     assert str(caught.value.found).endswith("bytes free")
     assert entries(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "found", "hint"),
+    [
+        (errno.EROFS, None, "check the permissions, or choose another place"),
+        (errno.ENOSPC, "bytes free", "free some space, or choose another place"),
+    ],
+)
+def test_only_a_full_disk_is_told_its_bytes(tmp_path, code, found, hint):
+    with pytest.raises(StorageError) as caught, storage_errors(tmp_path / "a", 5):
+        raise OSError(code, "refused")
+    assert caught.value.hint == hint
+    assert (caught.value.expected, (caught.value.found or "")[-10:] or None) == (found and "5 bytes", found)
+
+
+def test_what_has_a_message_already_keeps_it(tmp_path):
+    with pytest.raises(MissingFileError), storage_errors(tmp_path / "a"):
+        raise MissingFileError("no such file", path=tmp_path / "b")
 
 
 def test_space_that_runs_out_is_a_storage_error_and_leaves_nothing(tmp_path):
