@@ -31,8 +31,43 @@ class _Beam:
     logprobs: tuple[float, ...]
     process: LogitsProcessor
 
-    def score(self, length_penalty: float) -> float:
-        return _normalised(self.total, len(self.ids), length_penalty)
+
+class _Pool:
+    """The best sequences that have ended, best first, and whether they are enough.
+
+    Args:
+        options: ``num_beams`` is the size; ``length_penalty`` and ``early_stopping`` decide.
+        limit: new ids at most.
+    """
+
+    def __init__(self, options: GenerationConfig, limit: int) -> None:
+        self._options = options
+        self._limit = limit
+        self._ended: list[_Beam] = []
+
+    @property
+    def best(self) -> _Beam | None:
+        return self._ended[0] if self._ended else None
+
+    def add(self, ended: Sequence[_Beam]) -> None:
+        """Take sequences in; equal scores keep their order, and the worst beyond the size leave."""
+        ranked = sorted([*self._ended, *ended], key=self._score, reverse=True)
+        self._ended = ranked[: self._options.num_beams]
+
+    def suffices(self, best_running: _Beam) -> bool:
+        """Tell whether the search is over, though ``best_running`` could go on."""
+        options = self._options
+        if len(self._ended) < options.num_beams:
+            return False
+        if options.early_stopping is True:
+            return True
+        longest = options.early_stopping == "never" and options.length_penalty > 0
+        length = self._limit if longest else len(best_running.ids)
+        reachable = _normalised(best_running.total, length, options.length_penalty)
+        return reachable <= self._score(self._ended[-1])
+
+    def _score(self, beam: _Beam) -> float:
+        return _normalised(beam.total, len(beam.ids), self._options.length_penalty)
 
 
 def beam_search(
@@ -45,15 +80,17 @@ def beam_search(
 ) -> Generation:
     """Return the ended sequence with the best sum of log-probabilities over ``length ** length_penalty``.
 
-    Each step keeps the best ``num_beams`` sequences, those that have ended included: an ended one gives
-    its place up, so the beam narrows, one beam is greedy, and a beam wider than the tree is exhaustive.
-    The length counts new ids, the stop id included. Equal scores go to the beam that ranked higher, then
-    to the lower id. The search ends early when nothing that still goes on can overtake the best.
+    This is the search of Hugging Face transformers 5: each step ranks the continuations of all beams;
+    those among the best ``num_beams`` that end go to a pool of the best ``num_beams``, and the best
+    ``num_beams`` that do not end go on. ``early_stopping`` says when the pool is enough. The length
+    counts new ids, the stop id included. Equal scores go to the beam that ranked higher, then to the
+    lower id. Two things differ: where the vocabulary gives fewer beams than asked for, there are fewer
+    (transformers fills up with copies that score -1e9), and ids beyond ``vocab_size`` have no probability.
 
     Args:
         model: scores the next tokens.
         prompt: checked ids.
-        options: ``num_beams``, ``length_penalty``, stop ids, penalties.
+        options: ``num_beams``, ``length_penalty``, ``early_stopping``, stop ids, penalties.
         limit: at most this many new ids.
         prefill_chunk: prompt tokens in one call of the model.
         cancel: once true, the best ended sequence is returned, or else the best one with ``CANCELLED``.
@@ -68,46 +105,56 @@ def beam_search(
             return Generation(prompt, len(prompt), FinishReason.CANCELLED, () if options.logprobs else None)
         scores = model.extend(cache, [0], [prompt[start : start + prefill_chunk]])
     beams = [_Beam(0, (), 0.0, (), LogitsProcessor(options, producible_ids(model, options), prompt))]
-    places = options.num_beams
-    best: _Beam | None = None
+    pool = _Pool(options, limit)
     for length in range(1, limit + 1):
-        beams = _children(beams, scores, places, options)
-        ended = [beam for beam in beams if length == limit or beam.ids[-1] in options.stop_ids]
-        beams = [beam for beam in beams if beam not in ended]
-        best = max(
-            ended if best is None else [best, *ended],
-            key=lambda beam: beam.score(options.length_penalty),
-            default=None,
-        )
-        places -= len(ended)
-        if not beams or _decided(best, beams, length, limit, options.length_penalty):
+        beams, ended = _step(beams, scores, options, last=length == limit)
+        pool.add(ended)
+        if not beams or pool.suffices(beams[0]):
             break
         if cancel is not None and cancel():
-            return _generation(prompt, best or beams[0], options)
+            return _generation(prompt, pool.best or beams[0], options)
         beams = _settle(cache, beams)
         scores = model.extend(cache, [beam.row for beam in beams], [beam.ids[-1:] for beam in beams])
+    best = pool.best
     assert best is not None  # noqa: S101 - at the limit every beam has ended
     return _generation(prompt, best, options, FinishReason.LENGTH)
 
 
-def _children(
-    beams: Sequence[_Beam], scores: FloatArray, count: int, options: GenerationConfig
-) -> list[_Beam]:
-    """Return the ``count`` most probable continuations by one id, best first, on their parents' rows."""
+def _step(
+    beams: Sequence[_Beam], scores: FloatArray, options: GenerationConfig, *, last: bool
+) -> tuple[list[_Beam], list[_Beam]]:
+    """Return the continuations by one id that go on and those that end, best first, on their parents' rows.
+
+    Args:
+        beams: what goes on so far, best first.
+        scores: what the model gave for each, ``(beams, padded_vocab_size)``.
+        options: stop ids, ``num_beams``.
+        last: every continuation ends, whatever its id.
+    """
     totals = np.stack(
-        [beam.total + log_probabilities(beam.process(row)) for beam, row in zip(beams, scores, strict=True)]
+        [beam.total + beam.process.log_probabilities(row) for beam, row in zip(beams, scores, strict=True)]
     )
-    children = []
-    for index in _best(totals.ravel(), count):
+    running: list[_Beam] = []
+    ended: list[_Beam] = []
+    # A beam has one continuation by each stop id, so this many hold num_beams that go on.
+    candidates = _best(totals.ravel(), (1 + len(options.stop_ids)) * options.num_beams)
+    for rank, index in enumerate(candidates):
         parent, token = divmod(int(index), totals.shape[1])
-        beam = beams[parent]
-        process = beam.process.fork()
-        process.accept(token)
-        logprobs = beam.logprobs
-        if options.logprobs:
-            logprobs += (float(log_probabilities(scores[parent][: totals.shape[1]])[token]),)
-        children.append(_Beam(beam.row, (*beam.ids, token), float(totals[parent, token]), logprobs, process))
-    return children
+        ends = last or token in options.stop_ids
+        if ends and rank < options.num_beams:
+            ended.append(_child(beams[parent], token, totals[parent, token], scores[parent], options))
+        elif not ends and len(running) < options.num_beams:
+            running.append(_child(beams[parent], token, totals[parent, token], scores[parent], options))
+    return running, ended
+
+
+def _child(parent: _Beam, token: int, total: float, scores: FloatArray, options: GenerationConfig) -> _Beam:
+    process = parent.process.fork()
+    process.accept(token)
+    logprobs = parent.logprobs
+    if options.logprobs:
+        logprobs += (float(log_probabilities(scores[: process.vocab_size])[token]),)
+    return _Beam(parent.row, (*parent.ids, token), float(total), logprobs, process)
 
 
 def _best(values: NDArray[np.float64], count: int) -> IntArray:
@@ -132,15 +179,6 @@ def _settle(cache: KVCache, beams: Sequence[_Beam]) -> list[_Beam]:
             cache.copy_row(beam.row, row)
         settled.append(_Beam(row, beam.ids, beam.total, beam.logprobs, beam.process))
     return settled
-
-
-def _decided(best: _Beam | None, beams: Sequence[_Beam], length: int, limit: int, penalty: float) -> bool:
-    """Tell whether no beam can overtake: totals only fall, and one end of the lengths divides best."""
-    if best is None:
-        return False
-    total = beams[0].total
-    reachable = max(_normalised(total, length + 1, penalty), _normalised(total, limit, penalty))
-    return best.score(penalty) >= reachable
 
 
 def _normalised(total: float, length: int, penalty: float) -> float:

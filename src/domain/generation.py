@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from math import isfinite
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal
 
 from attrs import evolve, field, frozen
 
@@ -46,7 +46,9 @@ class GenerationConfig:
     cut from its text. ``seed`` None draws anew each time, an int repeats. ``vocab_size`` is the first id
     that must never be produced (the padding rows of the output layer lie beyond it). ``logprobs`` asks for
     the log-probability of each produced token. ``length_penalty`` is the exponent of the length that a
-    beam's log-probability is divided by: above 0 favours long answers. ``lookup`` lets what repeats be
+    beam's log-probability is divided by: above 0 favours long answers. ``early_stopping`` says when beams
+    are done: True once ``num_beams`` have ended, False once the best one that goes on scores no better now
+    than the worst of those, ``"never"`` once it cannot at any length. ``lookup`` lets what repeats be
     computed several tokens at a time, where the model can; it changes no token.
 
     Raises:
@@ -63,6 +65,7 @@ class GenerationConfig:
     repetition_penalty: float = 1.0
     num_beams: int = 1
     length_penalty: float = 1.0
+    early_stopping: bool | Literal["never"] = False
     stop_ids: frozenset[int] = field(default=frozenset(), converter=_as_ids)
     stop_strings: tuple[str, ...] = field(default=(), converter=_as_texts)
     seed: int | None = None
@@ -91,6 +94,12 @@ class GenerationConfig:
             self.repetition_penalty,
         )
         _require(-10 <= self.length_penalty <= 10, "length_penalty", "from -10 to 10", self.length_penalty)
+        _require(
+            isinstance(self.early_stopping, bool) or self.early_stopping == "never",
+            "early_stopping",
+            'True, False or "never"',
+            self.early_stopping,
+        )
         _require(
             _is_int(self.num_beams) and self.num_beams >= 1,
             "num_beams",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from glm3.domain.generation import GenerationConfig
 from glm3.domain.ports.model import FloatArray
 
 __all__ = ["LogitsProcessor", "log_probabilities"]
+
+_Scores = TypeVar("_Scores", bound=np.ndarray[Any, Any])
 
 
 class LogitsProcessor:
@@ -26,7 +29,7 @@ class LogitsProcessor:
     """
 
     def __init__(self, options: GenerationConfig, vocab_size: int, prompt: Sequence[int]) -> None:
-        self._vocab_size = vocab_size
+        self.vocab_size = vocab_size
         self._penalty = options.repetition_penalty
         self._seen = np.zeros(vocab_size if self._penalty != 1 else 0, dtype=np.bool_)
         for token in prompt:
@@ -45,20 +48,17 @@ class LogitsProcessor:
         Raises:
             NonFiniteLogitsError: a score within the vocabulary is NaN or infinite.
         """
-        scores = scores[: self._vocab_size]
-        # NaN survives min and max, so two reductions see every fault (22 us at 65,024 scores).
-        if not (np.isfinite(scores.min()) and np.isfinite(scores.max())):
-            self._refuse(scores)
-        hold_back = self._stop_ids if self._position < self._first_free_stop else []
-        if not hold_back and not self._seen.size:
-            return scores
-        scores = scores.copy()
-        if self._seen.size:
-            ids = np.flatnonzero(self._seen)
-            values = scores[ids]
-            scores[ids] = np.where(values < 0, values * self._penalty, values / self._penalty)
-        scores[hold_back] = -np.inf
-        return scores
+        return self._adjusted(self._checked(scores))
+
+    def log_probabilities(self, scores: FloatArray) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """Return what beams add up ``(vocab_size,)``: the log-softmax first, then the penalties on it.
+
+        This order is Hugging Face's for beams; penalised values do not sum to probability 1.
+
+        Raises:
+            NonFiniteLogitsError: a score within the vocabulary is NaN or infinite.
+        """
+        return self._adjusted(log_probabilities(self._checked(scores)))
 
     def accept(self, token: int) -> None:
         """Take note of the token that was chosen."""
@@ -74,6 +74,25 @@ class LogitsProcessor:
     def _mark(self, token: int) -> None:
         if token < self._seen.size:
             self._seen[token] = True
+
+    def _checked(self, scores: FloatArray) -> FloatArray:
+        scores = scores[: self.vocab_size]
+        # NaN survives min and max, so two reductions see every fault (22 us at 65,024 scores).
+        if not (np.isfinite(scores.min()) and np.isfinite(scores.max())):
+            self._refuse(scores)
+        return scores
+
+    def _adjusted(self, scores: _Scores) -> _Scores:
+        hold_back = self._stop_ids if self._position < self._first_free_stop else []
+        if not hold_back and not self._seen.size:
+            return scores
+        scores = scores.copy()
+        if self._seen.size:
+            ids = np.flatnonzero(self._seen)
+            values = scores[ids]
+            scores[ids] = np.where(values < 0, values * self._penalty, values / self._penalty)
+        scores[hold_back] = -np.inf
+        return scores
 
     def _refuse(self, scores: FloatArray) -> None:
         faults = np.flatnonzero(~np.isfinite(scores))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+from attrs import evolve
 
 import glm3
+from glm3.domain.decoding import generate
 from glm3.domain.errors import ConfigError, ContextLengthError, InvalidInputError, UsageError
+from glm3.domain.generation import GenerationConfig
+from glm3.entrypoints.paths import resources_folder
 from support.cli import REPOSITORY
 from support.model_folder import make_model_folder
 
@@ -36,6 +41,22 @@ def test_golden_logits_and_greedy_ids_through_the_public_calls() -> None:
     np.testing.assert_allclose(model.logits(golden["input_ids"]), golden["logits"], atol=1e-4)
     (answer,) = model.generate(golden["input_ids"][:1], max_new_tokens=32, do_sample=False)
     assert answer[24:].tolist() == golden["greedy_ids"].tolist()
+
+
+def test_beams_as_wide_as_the_tree_find_the_likeliest_answer_of_the_embedded_model() -> None:
+    """All 216 answers of three ids out of six, each scored in one forward pass; greedy takes another."""
+    model = glm3.AutoModel.from_pretrained(resources_folder() / "tiny")
+    prompt = np.arange(32, 40)
+    answers = np.array(list(product(range(6), repeat=3)))
+    logits = model.logits(np.hstack([np.tile(prompt, (216, 1)), answers]))[:, 7:10, :6].astype(np.float64)
+    logprobs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    totals = np.take_along_axis(logprobs, answers[..., None], axis=-1).sum(axis=(1, 2))
+    options = GenerationConfig(max_new_tokens=3, vocab_size=6)
+    (greedy,) = generate(model.port, [prompt.tolist()], options)
+    (found,) = generate(model.port, [prompt.tolist()], evolve(options, num_beams=216))
+    second, best = np.sort(totals)[-2:]
+    assert best - second > 1e-3
+    assert found.new_ids == tuple(answers[totals.argmax()]) != greedy.new_ids
 
 
 def test_a_left_padded_batch_gives_what_its_rows_give(model, tokenizer) -> None:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from itertools import combinations
 from math import exp, log
+from pathlib import Path
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,10 +15,14 @@ from glm3.adapters.memory.scripted_model import Scores, ScriptedModel, hashed_sc
 from glm3.domain.beam_search import beam_search
 from glm3.domain.conversation import FinishReason
 from glm3.domain.decoding import generate
+from glm3.domain.errors import NonFiniteLogitsError
 from glm3.domain.generation import Generation, GenerationConfig
+from support.beam_golden import beam_cases
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 PROMPTS = st.lists(st.integers(0, 3), min_size=1, max_size=4)
 PENALTIES = st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0])
+EARLY = st.sampled_from([True, False, "never"])
 STOPS = st.sets(st.integers(0, 3), max_size=2)
 
 
@@ -36,8 +44,9 @@ def all_endings(
 
 
 def plain_beam_search(scores: Scores, prompt: list[int], options: GenerationConfig, limit: int) -> float:
-    """The same search with neither cache nor early end; returns the best score."""
-    beams, places, best = [(0.0, tuple(prompt))], options.num_beams, float("-inf")
+    """The same search with neither cache nor rows; returns the best score."""
+    size, penalty = options.num_beams, options.length_penalty
+    beams, pool = [(0.0, tuple(prompt))], []
     for length in range(1, limit + 1):
         children = sorted(
             (
@@ -46,31 +55,65 @@ def plain_beam_search(scores: Scores, prompt: list[int], options: GenerationConf
                 for token, logprob in enumerate(log_softmax(list(scores(ids))))
             ),
             reverse=True,
-        )[:places]
-        beams = []
-        for total, ids in children:
-            if ids[-1] in options.stop_ids or length == limit:
-                best = max(best, total / length**options.length_penalty)
-                places -= 1
-            else:
-                beams.append((total, ids))
-    return best
+        )
+        ends = [length == limit or ids[-1] in options.stop_ids for _, ids in children]
+        found = [child for child, end in zip(children, ends, strict=True) if end and child in children[:size]]
+        pool = sorted(pool + [total / length**penalty for total, _ in found], reverse=True)[:size]
+        beams = [child for child, end in zip(children, ends, strict=True) if not end][:size]
+        if not beams or (len(pool) == size and options.early_stopping is True):
+            break
+        final = limit if options.early_stopping == "never" and penalty > 0 else length
+        if len(pool) == size and beams[0][0] / final**penalty <= pool[-1]:
+            break
+    return pool[0]
 
 
-def score_of(scores: Scores, result: Generation, penalty: float) -> float:
+def score_of(scores: Scores, result: Generation, penalty: float, repetition_penalty: float = 1.0) -> float:
     total = 0.0
     for position in range(result.prompt_length, len(result.ids)):
-        total += log_softmax(list(scores(result.ids[:position])))[result.ids[position]]
+        seen, token = result.ids[:position], result.ids[position]
+        total += log_softmax(list(scores(seen)))[token] * (repetition_penalty if token in seen else 1)
     return total / len(result.new_ids) ** penalty
 
 
-@given(st.integers(0, 10_000), PROMPTS, STOPS, PENALTIES, st.integers(1, 3))
+CASES = list(beam_cases())
+ANSWERS = json.loads((GOLDEN / "beam_search.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("number", range(len({case.seed for case in CASES})))
+def test_beams_are_those_of_transformers(number: int) -> None:
+    """Over widths, penalties and early stopping; support/beam_golden.py made the answers."""
+    for case in [case for case in CASES if case.seed == number]:
+        model = ScriptedModel(case.scores, case.vocab_size)
+        result = generate(model, [case.prompt], case.options)[0]
+        ids, score = ANSWERS[case.key]
+        assert list(result.new_ids) == ids, case
+        found = score_of(case.scores, result, case.length_penalty, case.repetition_penalty)
+        assert found == pytest.approx(score, abs=2e-5), case
+
+
+def test_the_answers_of_transformers_tell_the_options_apart() -> None:
+    """No option could be ignored, and no value taken for another, without another answer somewhere."""
+    assert {case.key for case in CASES} == set(ANSWERS)
+    for name in ("num_beams", "length_penalty", "early_stopping"):
+        values = {getattr(case, name) for case in CASES}
+        for one, other in combinations(values, 2):
+            pairs = [(case, evolve(case, **{name: other})) for case in CASES if getattr(case, name) == one]
+            answers = [(ANSWERS[a.key], ANSWERS[b.key]) for a, b in pairs if b.key in ANSWERS]
+            assert any(a[0] != b[0] for a, b in answers), (name, one, other)
+
+
+@given(st.integers(0, 10_000), PROMPTS, STOPS, PENALTIES, EARLY, st.integers(1, 3))
 def test_a_beam_as_wide_as_the_tree_finds_the_best_of_all_sequences(
-    seed: int, prompt: list[int], stops: set[int], penalty: float, limit: int
+    seed: int, prompt: list[int], stops: set[int], penalty: float, early: bool | str, limit: int
 ) -> None:
     scores = hashed_scores(4, seed=seed, scale=1.0)
     options = GenerationConfig(
-        num_beams=4**limit, stop_ids=stops, length_penalty=penalty, max_new_tokens=limit
+        num_beams=4**limit,
+        stop_ids=stops,
+        length_penalty=penalty,
+        early_stopping=early,
+        max_new_tokens=limit,
     )
     result = generate(ScriptedModel(scores, 4), [prompt], options)[0]
     best, ids = max(
@@ -88,16 +131,28 @@ def test_a_beam_as_wide_as_the_tree_finds_the_best_of_all_sequences(
     PROMPTS,
     STOPS,
     PENALTIES,
+    EARLY,
     st.integers(2, 6),
     st.integers(1, 8),
 )
 def test_a_narrow_beam_over_the_cache_finds_what_the_plain_search_finds(
-    seed: int, scale: float, prompt: list[int], stops: set[int], penalty: float, num_beams: int, limit: int
+    seed: int,
+    scale: float,
+    prompt: list[int],
+    stops: set[int],
+    penalty: float,
+    early: bool | str,
+    num_beams: int,
+    limit: int,
 ) -> None:
     """The scores depend on every id, so a row copied wrongly, or an early end too soon, shows."""
     scores = hashed_scores(4, seed=seed, scale=scale)
     options = GenerationConfig(
-        num_beams=num_beams, stop_ids=stops, length_penalty=penalty, max_new_tokens=limit
+        num_beams=num_beams,
+        stop_ids=stops,
+        length_penalty=penalty,
+        early_stopping=early,
+        max_new_tokens=limit,
     )
     model = ScriptedModel(scores, 4)
     result = generate(model, [prompt], options, prefill_chunk=2)[0]
@@ -106,15 +161,15 @@ def test_a_narrow_beam_over_the_cache_finds_what_the_plain_search_finds(
     assert generate(model, [prompt], options)[0] == result
 
 
-@given(st.integers(0, 10_000), PROMPTS, STOPS, st.sampled_from([1.0, 1.4]), st.integers(0, 2))
-def test_one_beam_is_greedy(
-    seed: int, prompt: list[int], stops: set[int], repetition_penalty: float, min_new_tokens: int
+@given(st.integers(0, 10_000), PROMPTS, STOPS, st.integers(0, 2))
+def test_one_beam_that_stops_early_is_greedy(
+    seed: int, prompt: list[int], stops: set[int], min_new_tokens: int
 ) -> None:
     model = ScriptedModel(hashed_scores(4, seed=seed), 4)
     options = GenerationConfig(
         stop_ids=stops,
-        repetition_penalty=repetition_penalty,
         min_new_tokens=min_new_tokens,
+        early_stopping=True,
         max_new_tokens=7,
         logprobs=True,
     )
@@ -144,19 +199,22 @@ def test_the_length_penalty_decides_between_short_and_long() -> None:
     assert new_ids(1.0) == (1, 1, 1, 1, 1)
 
 
-def test_the_search_ends_when_nothing_can_overtake() -> None:
-    """Without a length penalty a sure stop beats everything, so no second step is computed."""
-    model = ScriptedModel(lambda ids: [9.0, 0, 0], 3)
-    options = GenerationConfig(num_beams=3, stop_ids=[0], length_penalty=0.0, max_new_tokens=20)
-    assert generate(model, [[1]], options)[0].new_ids == (0,)
-    assert len(model.calls) == 1
+@pytest.mark.parametrize(("early_stopping", "steps"), [(True, 2), (False, 3), ("never", 6)])
+def test_early_stopping_says_when_two_ended_beams_are_enough(early_stopping: bool | str, steps: int) -> None:
+    """Two have ended after two steps: (0) at -0.69 and (1, 0) at -2.69 / 2.
 
-
-def test_a_positive_length_penalty_does_not_end_the_search_too_soon() -> None:
-    """A stop at once scores -0.36; one step on it is -1.2 / 2, and only at the limit -1.2 / 5 overtakes."""
-    table = {(2,): [log(0.7), log(0.3), -99], (1,): [0.0, 99, 0]}
-    options = GenerationConfig(num_beams=2, stop_ids=[0], max_new_tokens=5)
-    assert generate(ScriptedModel(ngram_scores(table, 3), 3), [[2]], options)[0].new_ids == (1,) * 5
+    (1, 1) at -0.84 / 2 could overtake, and (1, 1, 0) does. Then -0.69 is the worst: (1, 1, 1) at -4.84 / 3
+    does not beat it, but over 20 tokens it would, as would -8.84 and -12.84, though not -16.84.
+    """
+    table = {
+        (2,): [log(0.5), log(0.5), -20],
+        (1,): [-2.0, log(1 - exp(-2)), -30],
+        (1, 1): [log(1 - exp(-4)), -4.0, -30],
+    }
+    model = ScriptedModel(ngram_scores(table, 3), 3)
+    options = GenerationConfig(num_beams=2, stop_ids=[0], max_new_tokens=20, early_stopping=early_stopping)
+    generate(model, [[2]], options)
+    assert len(model.calls) == steps
 
 
 def test_a_negative_length_penalty_does_not_end_the_search_too_soon() -> None:
@@ -173,6 +231,12 @@ def test_ids_beyond_the_vocabulary_and_held_back_stop_ids_are_no_continuations()
     )
     assert generate(model, [[0]], options)[0].new_ids == (0, 0)
     assert model.calls == [((0,),), ((0,), (2,))]
+
+
+def test_scores_that_are_not_finite_are_refused() -> None:
+    model = ScriptedModel(lambda ids: [1.0, float("nan"), 0] if len(ids) > 1 else [1.0, 0, 0], 3)
+    with pytest.raises(NonFiniteLogitsError, match="position 2"):
+        generate(model, [[0]], GenerationConfig(num_beams=2, max_new_tokens=3))
 
 
 def test_every_prompt_of_a_batch_is_searched() -> None:

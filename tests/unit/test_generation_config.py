@@ -32,6 +32,8 @@ from glm3.domain.generation import Generation, GenerationConfig
         ("num_beams", True),
         ("length_penalty", float("nan")),
         ("length_penalty", 1000.0),
+        ("early_stopping", "always"),
+        ("early_stopping", 1),
         ("stop_ids", [-1]),
         ("stop_strings", ["", "x"]),
         ("seed", -1),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,7 @@ class ChatGLM2ForConditionalGeneration:
         repetition_penalty: float | None = None,
         num_beams: int = 1,
         length_penalty: float = 1.0,
+        early_stopping: bool | Literal["never"] = False,
         eos_token_id: int | Sequence[int] | None = None,
         seed: int | None = None,
         lookup: bool = True,
@@ -61,8 +62,9 @@ class ChatGLM2ForConditionalGeneration:
 
         ``max_new_tokens`` counts the answer, ``max_length`` prompt and answer; given both, the first wins.
         Without sampling, ``temperature``, ``top_k`` and ``top_p`` have no effect. ``eos_token_id`` is one id
-        or several; by default the configuration's and those that end a reply. ``lookup`` computes what
-        repeats several tokens at a time where one prompt is answered; no token differs.
+        or several; by default the configuration's and those that end a reply. Above one, ``num_beams`` is
+        Hugging Face's beam search, with its ``length_penalty`` and ``early_stopping``. ``lookup`` computes
+        what repeats several tokens at a time where one prompt is answered; no token differs.
 
         Returns:
             One int32 array a row: the row as it was given, padding at its left included and at its right
@@ -91,6 +93,7 @@ class ChatGLM2ForConditionalGeneration:
             repetition_penalty=chosen(repetition_penalty, "repetition_penalty"),
             num_beams=num_beams,
             length_penalty=length_penalty,
+            early_stopping=early_stopping,
             stop_ids=self._stop_ids() if eos_token_id is None else _as_ids(eos_token_id),
             seed=seed,
             lookup=lookup,
