@@ -50,6 +50,15 @@ def test_wrong_use_is_code_2_with_a_hint_and_no_traceback(arguments: list[str], 
     assert "Traceback" not in done.stderr
 
 
+def test_an_output_without_room_is_explained() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "glm3", "inspect", "tiny"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: No space left on device\nhint: free some space where the output goes\n"
+
+
 def failing(error: BaseException) -> typer.Typer:
     app = typer.Typer()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 
@@ -40,6 +41,10 @@ def describe(error: BaseException) -> tuple[str, int]:
         return "error: out of memory\nhint: glm3 doctor says how much memory a model needs", FAILED
     if isinstance(error, OSError) and error.filename is not None:
         return f"error: {error.filename}: {error.strerror}", FAILED
+    if (
+        isinstance(error, OSError) and error.errno == errno.ENOSPC
+    ):  # of a stream: standard output, for example
+        return f"error: {error.strerror}\nhint: free some space where the output goes", FAILED
     name = type(error).__name__
     return f"error: unexpected {name}: {error}\nhint: run again with --debug to see where", FAILED
 
