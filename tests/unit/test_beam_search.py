@@ -224,6 +224,20 @@ def test_a_negative_length_penalty_does_not_end_the_search_too_soon() -> None:
     assert generate(ScriptedModel(ngram_scores(table, 3), 3), [[2]], options)[0].new_ids == (1, 0)
 
 
+def test_never_stopping_early_counts_the_next_step_where_short_answers_are_favoured() -> None:
+    """Two have ended at -1.61 and 2 x -3.22; (1, 1) at -0.27 makes 3 x -0.27, though 50 x -0.27 is worse."""
+    table = {
+        (2,): [log(0.2), log(0.8), -30],
+        (1,): [-3.0, log(1 - exp(-3)), -30],
+        (1, 1): [0.0, -30, -30],
+    }
+    options = GenerationConfig(
+        num_beams=2, stop_ids=[0], max_new_tokens=50, length_penalty=-1.0, early_stopping="never"
+    )
+    result = generate(ScriptedModel(ngram_scores(table, 3), 3), [[2]], options)[0]
+    assert result.new_ids == (1, 1, 0)
+
+
 def test_ids_beyond_the_vocabulary_and_held_back_stop_ids_are_no_continuations() -> None:
     model = ScriptedModel(lambda ids: [1.0, 5, 0, 90], 4)
     options = GenerationConfig(
