@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ from glm3.domain.chat_defaults import DEFAULT_TEMPERATURE, DEFAULT_TOP_P
 from glm3.domain.coercion import as_bool, as_float, as_int, optional
 from glm3.domain.errors import ConfigError, InvalidInputError, raise_faults
 from glm3.domain.generation import GenerationConfig
+from glm3.domain.model_config import ModelConfig
 from glm3.domain.special_tokens import SpecialTokens
 
 __all__ = ["UNSAID", "GenerationDefaults"]
@@ -86,6 +87,28 @@ class GenerationDefaults:
             stop_ids=self.stop_ids(special),
             seed=given.seed,
             lookup=given.lookup,
+        )
+
+    def run_options(
+        self, network: ModelConfig, given: Container[str], special: SpecialTokens, seed: int
+    ) -> GenerationConfig:
+        """Return how a run generates: as ``network`` where its file has ``given`` a field, else as these say.
+
+        What neither says is as ``network`` has it. A length that the file gives replaces both limits here.
+        """
+
+        def chosen(name: str) -> Any:
+            own = getattr(self, name)
+            return getattr(network, name) if own is None or name in given else own
+
+        length = network.max_length or network.max_decode_length
+        limited = "max_length" in given or "max_decode_length" in given
+        return GenerationConfig(
+            **{name: chosen(name) for name in _CHAT_SAMPLING},
+            max_new_tokens=None if limited else self.max_new_tokens,
+            max_length=length if limited else self.max_length or length,
+            stop_ids={*chosen("eos_token_id"), *special.stop_ids},
+            seed=seed,
         )
 
     def sampling(self, named: Mapping[str, Any]) -> dict[str, Any]:

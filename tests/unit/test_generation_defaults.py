@@ -12,6 +12,7 @@ from glm3.application.generation_file import generation_beside
 from glm3.domain.errors import ConfigError, MultipleFaultsError
 from glm3.domain.generation import GenerationConfig
 from glm3.domain.generation_defaults import GenerationDefaults
+from glm3.domain.model_config import ModelConfig
 from glm3.entrypoints.cli.options import sampling_options
 
 SPECIAL = ByteTokenizer().special_tokens
@@ -116,3 +117,36 @@ def test_what_is_no_json_object_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         generation_beside(written(tmp_path, text))
     assert caught.value.path == tmp_path / "generation_config.json"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"do_sample": True, "temperature": 0.5, "top_k": 7, "top_p": 0.9, "max_new_tokens": 9}),
+        ({"do_sample": False}, {"do_sample": False, "temperature": 0.5}),
+        ({"temperature": 1.0, "top_k": 0}, {"temperature": 1.0, "top_k": 0, "do_sample": True}),
+        ({"max_length": 40}, {"max_length": 40, "max_new_tokens": None}),
+        ({"max_decode_length": 30}, {"max_length": 30, "max_new_tokens": None}),
+        ({"eos_token_id": (5,)}, {"stop_ids": {5, *SPECIAL.stop_ids}}),
+        ({"seq_length": 64}, {"stop_ids": {77, *SPECIAL.stop_ids}, "repetition_penalty": 1.0}),
+    ],
+)
+def test_a_runs_file_stands_above_the_folders(given: dict[str, Any], expected: dict[str, Any]) -> None:
+    """What neither says is the network's own, here ``top_p`` 0.9; not that of a chat."""
+    folder = GenerationDefaults(
+        do_sample=True, temperature=0.5, top_k=7, max_new_tokens=9, max_length=50, eos_token_id=77
+    )
+    network = ModelConfig(top_p=0.9).evolve(**given)
+    options = folder.run_options(network, given, SPECIAL, seed=3)
+    assert {name: getattr(options, name) for name in expected} == expected
+    assert options.seed == 3
+
+
+def test_without_the_file_a_run_is_as_its_own_file_says() -> None:
+    options = GenerationDefaults().run_options(ModelConfig(max_decode_length=30), (), SPECIAL, seed=0)
+    assert (options.do_sample, options.temperature, options.top_p, options.max_length) == (
+        False,
+        1.0,
+        1.0,
+        30,
+    )

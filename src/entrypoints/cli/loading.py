@@ -55,6 +55,7 @@ def open_run(settings: Settings, config: RunConfig, communicator: Communicator |
     Raises:
         Glm3Error: it cannot be found or loaded.
     """
+    from glm3.application.generation_file import generation_beside
     from glm3.application.load_model import LoadedModel
     from glm3.application.predict_source import predict_source
 
@@ -70,8 +71,8 @@ def open_run(settings: Settings, config: RunConfig, communicator: Communicator |
             communicator,
         )
     note(f"loading {source.weights} ...")
-    tokenizer = models.tokenizer_of(source)
-    return LoadedModel(models.model_of(source), tokenizer, source)
+    tokenizer, generation = models.tokenizer_of(source), generation_beside(source.weights)
+    return LoadedModel(models.model_of(source), tokenizer, source, generation)
 
 
 def weights_named(settings: Settings, path: Path) -> Path:

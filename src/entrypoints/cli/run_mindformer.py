@@ -13,10 +13,7 @@ from glm3.entrypoints.cli.output import answer, note
 from glm3.entrypoints.cli.run_flags import declare_flags, overrides_of, spread
 
 if TYPE_CHECKING:
-    from glm3.domain.generation import GenerationConfig
-    from glm3.domain.model_config import ModelConfig
     from glm3.domain.run_config import RunConfig
-    from glm3.domain.special_tokens import SpecialTokens
     from glm3.entrypoints.cli.settings import Settings
 
 __all__ = ["EPILOG", "RunCommand", "find_config", "run"]
@@ -58,7 +55,8 @@ def run(
     """Run a YAML file with the model card's flags: train, finetune, eval or predict.
 
     Every key of the file can also be set as --a.b.c=VALUE. predict prints its answers, prompts included,
-    and writes them to text_generation_result.txt.
+    and writes them to text_generation_result.txt. What the file does not say of generation is as in
+    generation_config.json beside the weights, if there is one.
     """
     from glm3.application.predict import require_prompts
     from glm3.domain.errors import UsageError
@@ -118,7 +116,9 @@ def _predict(settings: Settings, config: RunConfig, prompts: list[str]) -> None:
     loaded = open_run(settings, config, communicator)
     request = PredictRequest(
         prompts=prompts,
-        options=_generation(loaded.source.config, loaded.tokenizer.special_tokens, config.seed),
+        options=loaded.generation.run_options(
+            loaded.source.config, config.model.given, loaded.tokenizer.special_tokens, config.seed
+        ),
         batch_size=config.predict_batch_size,
     )
     texts = predict_together(
@@ -129,21 +129,6 @@ def _predict(settings: Settings, config: RunConfig, prompts: list[str]) -> None:
     answer(str(texts))
     write_result(path, texts)
     note(f"written to {path}")
-
-
-def _generation(network: ModelConfig, special: SpecialTokens, seed: int) -> GenerationConfig:
-    from glm3.domain.generation import GenerationConfig
-
-    return GenerationConfig(
-        max_length=network.max_length or network.max_decode_length,
-        do_sample=network.do_sample,
-        temperature=network.temperature,
-        top_k=network.top_k,
-        top_p=network.top_p,
-        repetition_penalty=network.repetition_penalty,
-        stop_ids={*network.eos_token_id, *special.stop_ids},
-        seed=seed,
-    )
 
 
 def find_config(name: str) -> Path:
