@@ -33,3 +33,24 @@ def test_preparing_twice_is_harmless_and_keeps_what_the_user_set():
         "print(os.environ['GLOG_v'], os.environ['GOMP_SPINCOUNT'], inside, after)\n"
     )
     assert done.stdout.split() == ["4", "1000", "True", "True"], done.stderr
+
+
+@pytest.mark.parametrize("command", ["'predict', '你好'", "'quantize', '-o', '{folder}/rounded'"])
+def test_an_interrupt_while_mindspore_is_imported_ends_the_program_cleanly(command, tmp_path):
+    """Half an import would abort the process at its end, with a page of what went wrong in it."""
+    done = run(
+        "import signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'mindspore.common':\n"
+        "            sys.meta_path.remove(self)\n"
+        "            signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from glm3.entrypoints.cli import main\n"
+        f"sys.exit(main([{command.format(folder=tmp_path)}]))\n"
+    )
+    assert done.returncode == 130, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

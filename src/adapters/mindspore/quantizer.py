@@ -9,6 +9,7 @@ import numpy as np
 
 from glm3.adapters.mindspore.kernels.compiler import kernel_library
 from glm3.adapters.mindspore.kernels.cores import physical_cores
+from glm3.adapters.mindspore.runtime import import_mindspore
 from glm3.domain.errors import BackendError, InvalidInputError
 from glm3.domain.quantization import PackedWeight, QuantScheme
 from glm3.domain.tensors import Array, DType, to_float32
@@ -27,6 +28,7 @@ class NativeQuantizer:
         self._library: Path | None = None
 
     def quantize(self, array: Array, dtype: DType, scheme: QuantScheme, name: str) -> PackedWeight:
+        import_mindspore()
         from glm3.adapters.mindspore.inference.decoder import quantize_natively
 
         if array.ndim != 2 or 0 in array.shape:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from glm3.domain.errors import BackendError
 
-__all__ = ["forget_gradients", "graph_mode", "prepare"]
+__all__ = ["forget_gradients", "graph_mode", "held_interrupts", "import_mindspore", "prepare"]
 
 _prepared: str | None = None
 
@@ -26,6 +28,29 @@ _ASCEND_ENVIRONMENT = {
     "GRAPH_OP_RUN": "1",
     "MS_ENABLE_INTERNAL_KERNELS": "on",
 }
+
+
+@contextmanager
+def held_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back until the block ends. Only the main thread can, and only it would be interrupted."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
+
+
+def import_mindspore() -> None:
+    """Import MindSpore whole: half of it, as Ctrl-C would leave it, aborts the process at its end."""
+    with held_interrupts():
+        import mindspore  # noqa: F401
 
 
 def prepare(threads: int | None = None, target: str = "CPU") -> None:
@@ -48,6 +73,7 @@ def prepare(threads: int | None = None, target: str = "CPU") -> None:
         os.environ.setdefault(name, value)
     if threads is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    import_mindspore()
     import mindspore
 
     try:
