@@ -170,7 +170,12 @@ class FinetuneService:
     def _load(self, run: PreparedRun, target: str) -> LanguageModel:
         config = run.start.config
         kernels = "ascend" if target == "Ascend" else "auto"
-        options = LoadOptions(kernels=kernels, dtype=config.param_init_type, seed=run.options.seed)
+        options = LoadOptions(
+            kernels=kernels,
+            dtype=config.param_init_type,
+            seed=run.options.seed,
+            adaptable=run.adapter is not None,
+        )
         if run.start.weights is None:
             return self.backend.load(config, None, options)
         store = find_store(run.start.weights, self.preparation.stores)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from glm3.application.adapted_source import adapted_source
 from glm3.application.adapter_folder import apply_adapter
@@ -19,7 +19,7 @@ from glm3.domain.ports.backend import LoadOptions, ModelBackend
 from glm3.domain.ports.checkpoint_store import CheckpointReader, CheckpointStore
 from glm3.domain.ports.model import LanguageModel
 from glm3.domain.ports.tokenizer import Tokenizer
-from glm3.domain.training.lora import is_adapter_parameter
+from glm3.domain.training.lora import LoRAConfig, is_adapter_parameter
 
 __all__ = ["LoadedModel", "ModelLoader"]
 
@@ -100,7 +100,8 @@ class ModelLoader:
             CheckpointError: the weights cannot be read, or do not fit the configuration.
             BackendError: the runtime cannot be used.
         """
-        options = options or LoadOptions()
+        adapted = source.adapter is not None and isinstance(source.adapter.config, LoRAConfig)
+        options = evolve(options or LoadOptions(), adaptable=adapted)
         if source.weights is None:
             model = self._backend.load(source.config, None, options)
         else:

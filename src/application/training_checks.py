@@ -16,7 +16,7 @@ from glm3.domain.parameters import from_mindspore_name
 from glm3.domain.ports.checkpoint_store import CheckpointStore
 from glm3.domain.ports.tokenizer import Tokenizer
 from glm3.domain.positional_io import free_bytes
-from glm3.domain.quantization.rounded_checkpoint import refuse_rounded
+from glm3.domain.quantization.rounded_checkpoint import refuse_rounded, rounded_checkpoint
 from glm3.domain.training.adapters import AdapterConfig, trained_shapes
 from glm3.domain.training.prefix import PrefixConfig
 
@@ -121,19 +121,23 @@ def require_tokenizer_of(start: TrainingStart, path: Path) -> None:
         )
 
 
-def require_weights(start: TrainingStart, stores: Sequence[CheckpointStore]) -> None:
+def require_weights(start: TrainingStart, stores: Sequence[CheckpointStore], *, adapted: bool) -> None:
     """Compare names and shapes of the weights with the network, reading headers only.
 
     Raises:
         ParameterMismatchError: with every parameter that is missing or of another shape.
         CheckpointError, MissingFileError: the weights cannot be read.
-        ConfigError: they are rounded.
+        ConfigError: they are rounded, and are to be trained themselves and not ``adapted``.
     """
     if start.weights is None:
         return
     with find_store(start.weights, stores).open(start.weights) as reader:
-        refuse_rounded(reader, "trained")
-        shapes = {from_mindspore_name(name): spec.shape for name, spec in reader.tensors.items()}
+        if not adapted:
+            refuse_rounded(
+                reader, "trained", hint="train an adapter beside them: model.model_config.pet_config"
+            )
+        weights = rounded_checkpoint(reader, start.config.quantization_bit) or reader
+        shapes = {from_mindspore_name(name): spec.shape for name, spec in weights.tensors.items()}
     differences = compare_parameters(shapes, start.config)
     if differences.missing or differences.mis_shaped:
         raise ParameterMismatchError(

@@ -148,7 +148,8 @@ class TrainingPreparation:
         require_same_ways(start, cut)
         require_same_sharing(start, self.communicator.rank, sharing)
         tokenizer_path, tokenizer = self._tokenizer(dataset, start)
-        require_weights(start, self.stores)
+        adapted = config.model.pet_config is not None or start.adapter is not None
+        require_weights(start, self.stores, adapted=adapted)
         batch = BatchPlan.of(config, world_size)
         rows = self.open_rows(
             RowsRequest(

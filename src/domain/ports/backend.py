@@ -26,7 +26,8 @@ class LoadOptions:
     precision of the parameters in memory. ``seed`` draws the weights of a model without a checkpoint.
     ``threads`` is the most that compute, by default one for each physical core. ``quant`` names a
     :class:`~glm3.domain.quantization.QuantScheme` that the weights are rounded by while they are loaded;
-    rounded ones stay as they are.
+    rounded ones stay as they are. ``adaptable`` is for a model that will get a LoRA adapter: rounded matrices
+    are then widened as they are used, by operators that have gradients.
     ``kv_cache`` is the format of keys and values: fp32, fp16 or int8; by default fp16 beside rounded weights
     and fp32 beside others.
     """
@@ -37,6 +38,7 @@ class LoadOptions:
     seed: int = 0
     quant: str | None = None
     kv_cache: str | None = None
+    adaptable: bool = False
 
     def __attrs_post_init__(self) -> None:
         """Check what can be known without the machine.

@@ -98,7 +98,7 @@ def rounded_checkpoint(reader: CheckpointReader, bits: int = 0) -> RoundedCheckp
     )
 
 
-def refuse_rounded(reader: CheckpointReader, doing: str) -> None:
+def refuse_rounded(reader: CheckpointReader, doing: str, hint: str | None = None) -> None:
     """Refuse rounded weights where plain ones are needed.
 
     Raises:
@@ -112,6 +112,7 @@ def refuse_rounded(reader: CheckpointReader, doing: str) -> None:
             f"rounded weights cannot be {doing}",
             expected="the weights that they were rounded from",
             found="ChatGLM's own int8 or int4" if header is None else header.scheme.name,
+            hint=hint,
         )
 
 
