@@ -199,6 +199,11 @@ def test_a_continuation_goes_on_where_the_prompt_ends():
             ContextLengthError,
             "prompt[1]",
         ),
+        (
+            CompletionRequest(prompts=[[5, 10**6, 7]], options=GenerationConfig()),
+            InvalidInputError,
+            "prompt",
+        ),
     ],
 )
 def test_what_is_out_of_bounds_is_refused_by_its_field(request_, error, field):

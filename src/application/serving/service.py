@@ -115,8 +115,8 @@ class ChatService:
         beginning: list[Delta] = []
         total = 0
         for number, prompt in enumerate(request.prompts):
-            ids = await self._prompt_ids(prompt)
             field = "prompt" if len(request.prompts) == 1 else f"prompt[{number}]"
+            ids = await self._prompt_ids(prompt, field)
             options = self._options(request.options, len(ids), field)
             total += len(ids)
             for choice in range(request.choices):
@@ -214,8 +214,13 @@ class ChatService:
         characters = sum(len(message.content) for message in messages)
         return await _away_from_the_loop(characters, lambda: self._builder.build(messages))
 
-    async def _prompt_ids(self, prompt: str | Sequence[int]) -> list[int]:
+    async def _prompt_ids(self, prompt: str | Sequence[int], field: str) -> list[int]:
         if not isinstance(prompt, str):
+            size, largest = self._tokenizer.special_tokens.vocab_size, max(prompt, default=0)
+            if largest >= size:
+                raise InvalidInputError(
+                    "no such token id", field=field, expected=f"ids below {size}", found=largest
+                )
             return list(prompt)
         ids = await _away_from_the_loop(len(prompt), lambda: self._tokenizer.encode(prompt))
         return [*self._tokenizer.special_tokens.prefix, *ids]
