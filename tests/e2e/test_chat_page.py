@@ -39,8 +39,8 @@ class HeldModel:
     def config(self):
         return self.model.config
 
-    def new_cache(self, rows, capacity):
-        return self.model.new_cache(rows, capacity)
+    def new_cache(self, rows, capacity, pool_tokens=None):
+        return self.model.new_cache(rows, capacity, pool_tokens)
 
     def extend(self, cache, rows, tokens):
         if any(list(row) == TOKENIZER.encode(HOLD) for row in tokens):
