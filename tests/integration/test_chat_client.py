@@ -157,6 +157,12 @@ def test_leaving_a_stream_ends_its_answer():
             InvalidInputError,
             "options.temperature",
         ),
+        (
+            lambda client: client.chat("a", ChatOptions(max_tokens="5")),
+            InvalidInputError,
+            "options.max_tokens",
+        ),
+        (lambda client: client.chat("a", ChatOptions(top_k=2**40)), InvalidInputError, "options.top_k"),
         (lambda client: client.chat("a", ChatOptions(temperature=3, top_p=2)), MultipleFaultsError, None),
         (lambda client: client.chat("a" * 5000), ContextLengthError, "messages"),
         (lambda client: client.chat("a", model="other"), UnknownModelError, None),

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from attrs import asdict, field, frozen
 
+from glm3.domain.errors import InvalidInputError
 from glm3.entrypoints.grpc.glm3.v1 import chat_pb2
 
 __all__ = ["ChatOptions"]
@@ -37,6 +38,21 @@ class ChatOptions:
     top_logprobs: int | None = None
 
     def message(self) -> chat_pb2.GenerationOptions:
-        """Return the options as they are sent."""
-        given = {name: value for name, value in asdict(self, recurse=False).items() if value is not None}
-        return chat_pb2.GenerationOptions(**given)
+        """Return the options as they are sent.
+
+        Raises:
+            InvalidInputError: one of them is of another type, or too large to be sent.
+        """
+        message = chat_pb2.GenerationOptions(stop=self.stop)
+        for name, value in asdict(self, recurse=False).items():
+            if value is not None and name != "stop":
+                try:
+                    setattr(message, name, value)
+                except (TypeError, ValueError) as error:
+                    raise InvalidInputError(
+                        f"cannot be sent: {error}",
+                        field=f"options.{name}",
+                        expected=ChatOptions.__annotations__[name],
+                        found=repr(value),
+                    ) from None
+        return message
