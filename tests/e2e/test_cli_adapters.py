@@ -83,3 +83,20 @@ def test_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
     done = glm3("chat", "-p", PROMPT, "-m", "tiny", "--adapter", str(tmp_path))
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_an_adapter_is_trained_beside_rounded_weights_and_answers_with_them(tmp_path: Path) -> None:
+    assert glm3("quantize", "-q", "-m", "tiny", "-o", "int4", "--quant", "int4", cwd=tmp_path).returncode == 0
+    lora = {"pet_type": "lora", "lora_rank": 2, "lora_alpha": 4, "target_modules": ".*query_key_value.*"}
+    rows = ["train_dataset.data_loader.num_samples=24", "runner_config.epochs=1"]
+    run = ["finetune", "--config", CONFIG, "load_checkpoint=int4", *rows]
+    refused = glm3(*run, cwd=tmp_path)
+    assert refused.returncode != 0
+    assert "rounded weights cannot be trained" in refused.stderr
+    assert "pet_config" in refused.stderr
+    done = glm3(*run, *(f"{PET}.{key}={value}" for key, value in lora.items()), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = glm3("chat", "--greedy", "-q", "-p", PROMPT, "-m", "output/adapter", *SHORT, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()

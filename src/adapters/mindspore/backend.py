@@ -72,11 +72,9 @@ class MindSporeBackend:
         rounded = None if weights is None else rounded_checkpoint(weights, config.quantization_bit)
         if rounded is not None:
             rounded.require_scheme(options.scheme)
-            if options.adaptable:
-                return self._load_adaptable(config, rounded, options)
-            if options.kernels != "stock":
+            if options.kernels != "stock" and not options.adaptable:
                 return self._load_packed(config, rounded, options)
-            weights = rounded  # the stock operators compute with what the levels stand for
+            weights = rounded  # operators with gradients, and the stock ones, take what the levels stand for
         elif options.scheme is not None:
             return self._load_rounded(config, weights, options, options.scheme)
         from glm3.adapters.mindspore.loading import load_weights
@@ -139,19 +137,6 @@ class MindSporeBackend:
         return NativeModel(
             config, pack_weights(config, weights, scheme, library), library, options.cache_format
         )
-
-    def _load_adaptable(
-        self, config: ModelConfig, rounded: RoundedCheckpoint, options: LoadOptions
-    ) -> LanguageModel:
-        """Hold rounded matrices in the blocks of a network; embedding and head are widened."""
-        from glm3.adapters.mindspore.loading import load_weights
-        from glm3.adapters.mindspore.model import MindSporeModel
-        from glm3.adapters.mindspore.network import ChatGLMNetwork
-        from glm3.adapters.mindspore.training.rounded import hold_rounded
-
-        network = ChatGLMNetwork(config, self._kernels(config, options), options.dtype)
-        load_weights(network, rounded, hold_rounded(network, rounded))
-        return MindSporeModel(network, options.cache_format)
 
     def _load_packed(
         self, config: ModelConfig, rounded: RoundedCheckpoint, options: LoadOptions

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from glm3.adapters.mindspore.network import ChatGLMNetwork
 from glm3.adapters.mindspore.tensors import to_tensor
 from glm3.domain.errors import CheckpointError
@@ -16,8 +14,8 @@ from glm3.domain.tensors import Array, DType, TensorSpec, from_float32, to_float
 __all__ = ["load_weights", "stored_parameters"]
 
 
-def load_weights(network: ChatGLMNetwork, reader: CheckpointReader, held: Collection[str] = ()) -> None:
-    """Set every parameter but those ``held`` otherwise, converted to the dtype the network stores.
+def load_weights(network: ChatGLMNetwork, reader: CheckpointReader) -> None:
+    """Set every parameter, converted to the dtype the network stores.
 
     Nothing is changed unless every name and shape fits. An array that needs no conversion is shared, not
     copied: a mapped file then backs the parameter, and its pages are read as they are used.
@@ -29,8 +27,6 @@ def load_weights(network: ChatGLMNetwork, reader: CheckpointReader, held: Collec
     stored = stored_parameters(reader, network.config)
     parameters = {parameter.name: parameter for parameter in network.get_parameters()}
     for name, spec in stored.items():
-        if name in held:
-            continue
         array = _converted(reader.read(spec.name), spec.dtype, network.dtype)
         parameters[name].set_data(to_tensor(array, network.dtype))
 

@@ -17,7 +17,6 @@ from glm3.adapters.mindspore.kernels.base import Tensor
 from glm3.adapters.mindspore.network import ChatGLMNetwork
 from glm3.adapters.mindspore.training.lora import Adapter
 from glm3.adapters.mindspore.training.prefix import PrefixTuning
-from glm3.adapters.mindspore.training.rounded import rounded_layers
 from glm3.adapters.mindspore.training.shared_job import SharedJob
 from glm3.adapters.mindspore.training.trainer import MindSporeTrainer
 from glm3.domain.errors import InvalidInputError
@@ -51,7 +50,6 @@ class MindSporeModel:
         self._config = network.config
         self._adapter: Adapter | PrefixTuning | None = None
         self._kv_cache = kv_cache
-        self._rounded = rounded_layers(network)
         self._runner: NativeRunner | None = None
 
     @property
@@ -144,14 +142,11 @@ class MindSporeModel:
 
     def parameters(self) -> dict[str, FloatArray]:
         own = parameter_shapes(self.config)
-        plain = {
+        return {
             p.name: p.astype(ms.float32).asnumpy() for p in self.network.get_parameters() if p.name in own
         }
-        return plain | {name: layer.numbers() for name, layer in self._rounded.items()}
 
     def trainer(self, options: TrainOptions, communicator: Communicator) -> MindSporeTrainer:
-        if self._rounded and self._adapter is None:
-            raise InvalidInputError("rounded weights cannot be trained", hint="add an adapter to train")
         if options.cut is not None and options.cut.model_parallel > 1:
             return self._shared_trainer(options, options.cut, communicator)
         key = None if self._adapter is None else self._adapter.key
@@ -190,18 +185,13 @@ class MindSporeModel:
         adapter = self._require_adapter()
         if isinstance(adapter, PrefixTuning):
             raise InvalidInputError("a prefix cannot be folded into weights")
-        if self._rounded:
-            raise InvalidInputError(
-                "an adapter cannot be folded into rounded weights",
-                hint="merge it with the weights that they were rounded from",
-            )
         adapter.merge()
         self._adapter = self._runner = None
 
     def _native(self) -> NativeRunner | None:
         """Return the native decoder of the network, None where it cannot be used."""
         library = getattr(self.network.kernels, "library", None)
-        if library is None or self._rounded or isinstance(self._adapter, Adapter):
+        if library is None or isinstance(self._adapter, Adapter):
             return None
         if self._runner is None:
             parameters = {parameter.name: parameter for parameter in self.network.get_parameters()}

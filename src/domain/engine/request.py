@@ -81,6 +81,7 @@ class Cancelled:
 Event = Started | Produced | Failed | Cancelled
 """Every request ends with exactly one of: a token with a finish reason, a failure, a cancellation."""
 
+
 def is_last(event: Event) -> bool:
     """Tell whether an event ends its request."""
     if isinstance(event, Produced):

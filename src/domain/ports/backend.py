@@ -26,8 +26,8 @@ class LoadOptions:
     precision of the parameters in memory. ``seed`` draws the weights of a model without a checkpoint.
     ``threads`` is the most that compute, by default one for each physical core. ``quant`` names a
     :class:`~glm3.domain.quantization.QuantScheme` that the weights are rounded by while they are loaded;
-    rounded ones stay as they are. ``adaptable`` is for a model that will get a LoRA adapter: rounded matrices
-    are then widened as they are used, by operators that have gradients.
+    rounded ones stay as they are. ``adaptable`` is for a model that will get a LoRA adapter: rounded
+    matrices become what their levels stand for, in ``dtype``, for the operators that take adapters.
     ``kv_cache`` is the format of keys and values: fp32, fp16 or int8; by default fp16 beside rounded weights
     and fp32 beside others.
     """
