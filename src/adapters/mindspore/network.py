@@ -55,6 +55,11 @@ class ChatGLMBlock(nn.Cell):
         self.dense_h_to_4h = linear("mlp.dense_h_to_4h")
         self.dense_4h_to_h = linear("mlp.dense_4h_to_h")
 
+    def recompute(self, **options: Any) -> None:
+        """Let the backward pass compute the block again, and keep its input alone."""
+        super().recompute(**options)
+        self.kernels.recompute()
+
     def construct(
         self,
         x: Tensor,

@@ -74,6 +74,10 @@ class Kernels(Protocol):
         """Return the same implementation for other heads."""
         ...
 
+    def recompute(self) -> None:
+        """Let the backward pass compute the operators again that a cell's ``recompute`` does not reach."""
+        ...
+
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         """Return the rows ``ids (tokens,)`` of ``weight (vocab, hidden)``, in float32."""
         ...

@@ -77,6 +77,9 @@ class StockKernels:
     def with_layout(self, layout: HeadLayout) -> StockKernels:
         return StockKernels(layout)
 
+    def recompute(self) -> None:
+        """Leave it to the cell, which reaches all of these operators."""
+
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         if weight.dtype == ms.bfloat16:  # no CPU operator gathers it: move the bits, widen the rows
             return ops.cast(ops.gather(weight.view(ms.uint16), ids, 0).view(ms.bfloat16), ms.float32)

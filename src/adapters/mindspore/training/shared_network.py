@@ -144,6 +144,9 @@ class _SharedKernels:
     def with_layout(self, layout: HeadLayout) -> Kernels:
         return _SharedKernels(self.kernels.with_layout(layout), self.group, self.shares)
 
+    def recompute(self) -> None:
+        self.kernels.recompute()
+
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         if self.whole_table:
             return self.kernels.embedding(ids, weight)

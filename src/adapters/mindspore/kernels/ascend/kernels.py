@@ -65,6 +65,12 @@ class AscendKernels(StockKernels):
     def with_layout(self, layout: HeadLayout) -> AscendKernels:
         return AscendKernels(evolve(self.settings, layout=layout), *self.made_with)
 
+    def recompute(self) -> None:
+        # Called through these classes they lose the scope by which a cell's recompute finds its operators.
+        for operator in (self.flash_attention, self.norm, self.rotary, self.fused_swiglu):
+            if hasattr(operator, "recompute"):  # a reference is made of operators that keep their scope
+                operator.recompute()
+
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         return ops.cast(ops.gather(weight, ids, 0), ms.float32)
 

@@ -64,6 +64,10 @@ class _FlashAttention:
             operator.shard((cut, cut, cut, (1, 1)))
         return operator
 
+    def recompute(self) -> None:
+        self.left_up.recompute()
+        self.right_down.recompute()
+
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, sparse_mode: int) -> Tensor:
         operator = self.right_down if sparse_mode == 3 else self.left_up
         return operator(query, key, value, None, None, None, mask, None)[_ATTENDED]
@@ -99,6 +103,9 @@ class _RmsNorm:
         if settings.data_parallel:
             self.operator.shard(((settings.data_parallel, 1), (1,)))
 
+    def recompute(self) -> None:
+        self.operator.recompute()
+
     def __call__(self, x: Tensor, weight: Tensor) -> Tensor:
         return self.operator(x, weight)[0]
 
@@ -112,6 +119,9 @@ class _Rotary:
             cut = (settings.data_parallel, 1, settings.model_parallel, 1)
             self.operator.shard((cut, whole, whole))
 
+    def recompute(self) -> None:
+        self.operator.recompute()
+
     def __call__(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         return self.operator(x, cos, sin, _INTERLEAVED)
 
@@ -122,6 +132,9 @@ class _Swiglu:
         self.operator = _primitive("Swiglu")()
         if settings.data_parallel:
             self.operator.shard(((settings.data_parallel, 1),))
+
+    def recompute(self) -> None:
+        self.operator.recompute()
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.operator(x, -1)
