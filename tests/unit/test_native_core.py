@@ -122,7 +122,8 @@ def test_attention(core, seed, shape, scale):
     out, lse = core.attention(shape, cos, sin, qkv)
     oracle = oracles.Attention(*double(qkv, cos, sin), shape)
     assert_close(out, oracle.out, 2e-5)
-    assert_close(lse, oracle.lse, 2e-6)
+    # A score is a sum of products, which may cancel.
+    assert_close(lse, oracle.lse, 2e-6, scale=max(np.abs(oracle.lse).max(), np.abs(qkv).max() ** 2))
     assert_close(
         core.attention_backward(shape, cos, sin, dout, qkv, out, lse),
         oracle.gradient(dout.astype(np.float64)),

@@ -206,7 +206,8 @@ def test_what_needs_plain_weights_says_so(made, tmp_path):
         convert(request, [STORE])
     start = TrainingStart(base=None, config=small_config(), weights=made, tokenizer=None)
     with pytest.raises(ConfigError, match=r"cannot be trained.*int4-g32"):
-        require_weights(start, [STORE])
+        require_weights(start, [STORE], adapted=False)
+    require_weights(start, [STORE], adapted=True)
 
 
 def test_an_inspection_shows_the_network(made):
