@@ -272,3 +272,23 @@ def test_recomputed_training_step_at_the_published_width(adapted):
     assert (key.dtype, key.shape) == ("FLOAT16", (1, 2048, 256))
     expected = 2 if adapted else len(parameter_shapes(evolve(FULL, num_layers=1)))
     assert graph.counts()["Adam"] == expected
+
+
+@pytest.mark.slow
+def test_training_step_with_open_batch_and_length():
+    """One layer of ChatGLM3-6B; one graph for batches of any shape."""
+    network = ascend_network(evolve(FULL, num_layers=1), OPERATORS, DType.FLOAT16, DType.FLOAT32)
+    ids = placeholder((None, None))
+    numbers = (placeholder((), ms.float32), placeholder((10,), ms.float32))
+    graph = compile_graph(TrainingGraph(LossGraph(network), network.kernels), ids, ids, *numbers)
+    assert_counts(
+        graph, {"FlashAttentionScore": 1, "FlashAttentionScoreGrad": 1, "SwigluGrad": 1, "RmsNormGrad": 3}
+    )
+    assert_half(graph)
+    assert_no_stock(graph)
+    assert [value.shape for value in graph.of("FlashAttentionScore")[0].inputs[:3]] == [
+        (-1, -1, 4096),
+        (-1, -1, 256),
+        (-1, -1, 256),
+    ]
+    assert graph.counts()["Adam"] == len(parameter_shapes(evolve(FULL, num_layers=1)))
