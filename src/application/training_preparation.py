@@ -139,17 +139,16 @@ class TrainingPreparation:
         transform = AutoTransform(stores=self.stores, strategies=self.strategies, agreement=agreement)
         config = transform.apply(config, self.communicator.rank, world_size)
         start = find_start(config, self.sources, self.stores, tree, agreement)
-        cut = network_cut(config, world_size)
+        cut, adapter = network_cut(config, world_size), adapter_config(config)
         sharing = None
         if cut is not None:
-            adapted = config.model.pet_config is not None
+            adapted = adapter is not None
             require_trainable(cut, world_size, start.config, adapted=adapted, evaluated=config.do_eval)
             sharing = world_size if cut.optimizer_parallel or cut.model_parallel > 1 else None
         require_same_ways(start, cut)
         require_same_sharing(start, self.communicator.rank, sharing)
         tokenizer_path, tokenizer = self._tokenizer(dataset, start)
-        adapted = config.model.pet_config is not None or start.adapter is not None
-        require_weights(start, self.stores, adapted=adapted)
+        require_weights(start, self.stores, adapted=adapter is not None or start.adapter is not None)
         batch = BatchPlan.of(config, world_size)
         rows = self.open_rows(
             RowsRequest(
@@ -172,7 +171,6 @@ class TrainingPreparation:
             evaluation = evaluation_request(config, tokenizer, self.open_pairs, strict=strict)
             start = evolve(start, config=roomy(start.config, config.eval_dataset))
         options, saving = evolve(train_options(config), cut=cut), save_policy(config, total_steps)
-        adapter = adapter_config(config)
         require_adapter(start, adapter)
         nbytes = bytes_to_write(start, options, saving, total_steps - start.steps_done, adapter)
         require_disk(tree.root, nbytes, "the checkpoints of the run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,7 +17,7 @@ __all__ = ["PagedRows"]
 _PREFIX = -1  # the sequence of the prefix, which every row begins by sharing
 
 
-class PagedRows:
+class PagedRows(ABC):
     """Implement :class:`~glm3.domain.ports.model.KVCache`; who inherits has the memory.
 
     Rows take blocks as they grow. What is common to rows is shared until one of them writes; then
@@ -111,9 +112,9 @@ class PagedRows:
         grown = {row: self.prefix + length for row, length in lengths.items()}
         return self.manager.demand({_PREFIX: self.prefix, **grown})
 
+    @abstractmethod
     def copy_block(self, source: int, target: int) -> None:
         """Make a block of the pool hold what another one holds."""
-        raise NotImplementedError
 
     def grow(self, rows: Sequence[int], counts: Sequence[int]) -> None:
         """Make room for ``counts[i]`` tokens in ``rows[i]``, which are to be written next.

@@ -139,6 +139,8 @@ class Scheduler:
         for job in self._admitted:
             if not job.started and not self._started(job, now):
                 return
+        if not len(self._queue):
+            return
         served = Counter(job.client for job in self._admitted)
         while len(self._admitted) < self._limits.slots and len(self._queue):
             job = self._queue.pop(served)
