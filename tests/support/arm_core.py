@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,31 +13,34 @@ from glm3.adapters.mindspore.inference.structures import Matrix, packed_matrix, 
 from glm3.adapters.mindspore.kernels.compiler import FLAGS, SOURCES
 from glm3.domain.quantization import PackedWeight
 from glm3.domain.tensors import DType
-from support.packages import install_packages
+from support.packages import require_programs
 
-__all__ = ["ArmProducts", "build_arm_products"]
+__all__ = ["EMULATOR", "ArmProducts", "arm_program", "build_arm_products"]
 
-_COMPILER, _EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
+EMULATOR = "qemu-aarch64"
+
+_COMPILER = "aarch64-linux-gnu-g++"
 _PACKAGES = ("g++-aarch64-linux-gnu", "qemu-user")
 
 
-def build_arm_products(folder: Path, architecture: str) -> ArmProducts:
-    """Compile the kernels for an architecture such as ``armv8.2-a+dotprod``, and start them.
+def arm_program(folder: Path, source: Path, architecture: str) -> Path:
+    """Compile a program around the kernels for an architecture such as ``armv8.2-a+dotprod``.
 
-    The test is skipped where that cannot be.
+    The test is skipped where that cannot be, or the program could not run.
     """
     if platform.system() != "Linux":
         pytest.skip("QEMU runs programs of Linux on Linux only")
-    if any(shutil.which(name) is None for name in (_COMPILER, _EMULATOR)):
-        reason = install_packages(_PACKAGES)
-        if any(shutil.which(name) is None for name in (_COMPILER, _EMULATOR)):
-            pytest.skip(f"{_COMPILER} or {_EMULATOR} is not here, and cannot be installed: {reason}")
-    program = folder / "products"
+    require_programs((_COMPILER, EMULATOR), _PACKAGES)
+    program = folder / source.stem
     flags = [flag for flag in FLAGS if flag not in ("-shared", "-fPIC")]
-    source = Path(__file__).with_name("arm_products.cpp")
     command = [_COMPILER, *flags, "-static", f"-march={architecture}", f"-I{SOURCES}", source, "-o", program]
     subprocess.run(command, check=True)
-    return ArmProducts(program)
+    return program
+
+
+def build_arm_products(folder: Path, architecture: str) -> ArmProducts:
+    """Compile the kernels for an architecture, and start them."""
+    return ArmProducts(arm_program(folder, Path(__file__).with_name("arm_products.cpp"), architecture))
 
 
 class ArmProducts:
@@ -46,7 +48,7 @@ class ArmProducts:
 
     def __init__(self, program: Path) -> None:
         self._process = subprocess.Popen(
-            [_EMULATOR, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={"OMP_NUM_THREADS": "2"}
+            [EMULATOR, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={"OMP_NUM_THREADS": "2"}
         )
         assert self._process.stdout is not None
         self.dot_name = self._process.stdout.readline().decode().strip()

@@ -33,7 +33,7 @@ CANARY = np.float32(-1234.5)
 TARGETS = {
     "x86-64": set(),
     "x86-64-v3": {"avx2", "fma", "f16c"},
-    "alderlake": {"avx_vnni", "avx2", "fma", "f16c", "bmi2"},
+    "alderlake": {"avx_vnni", "avx2", "fma", "f16c", "bmi2", "gfni"},
     "skylake-avx512": {"avx512f", "avx512bw"},
     "native": set(),
 }
@@ -123,6 +123,7 @@ class InferenceCore:
     """The C functions of the library, with numpy arrays in and out."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.library = ctypes.CDLL(str(path))
         self.library.glm3_dot_name.restype = c_char_p
         self.library.glm3_quantize.restype = c_int64

@@ -7,10 +7,24 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
-__all__ = ["install_packages"]
+import pytest
+
+__all__ = ["install_packages", "require_programs"]
 
 _COMMAND = ("apt-get", "install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=200")
 _SECONDS = 240
+
+
+def require_programs(programs: Sequence[str], packages: Sequence[str]) -> None:
+    """Skip the test where programs are missing and the packages that have them cannot be installed."""
+
+    def missing() -> list[str]:
+        return [name for name in programs if shutil.which(name) is None]
+
+    if missing():
+        reason = install_packages(packages)
+        if lacking := missing():
+            pytest.skip(f"{', '.join(lacking)} cannot be installed: {reason}")
 
 
 def install_packages(packages: Sequence[str]) -> str:

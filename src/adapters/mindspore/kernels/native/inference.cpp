@@ -4,6 +4,7 @@
 #include <new>
 
 #include "core/decoder.h"
+#include "core/processor.h"
 #include "core/quantize.h"
 
 using glm3::Index;
@@ -24,27 +25,7 @@ glm3::ProductSpace& product_space() {
 extern "C" {
 
 // Whether this processor has the instructions that the library was compiled for.
-int glm3_runs_here() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_cpu_init();
-#if defined(__AVX512VNNI__)
-  if (!__builtin_cpu_supports("avx512vnni")) return 0;
-#endif
-#if defined(__AVX512BW__)
-  if (!__builtin_cpu_supports("avx512bw")) return 0;
-#endif
-#if defined(__AVX512F__)
-  if (!__builtin_cpu_supports("avx512f")) return 0;
-#endif
-#if defined(__AVX2__)
-  if (!__builtin_cpu_supports("avx2")) return 0;
-#endif
-#if defined(__FMA__)
-  if (!__builtin_cpu_supports("fma")) return 0;
-#endif
-#endif
-  return 1;
-}
+int glm3_runs_here() { return glm3::runs_here(); }
 
 const char* glm3_dot_name() { return glm3::detail::kDotName; }
 
