@@ -24,10 +24,10 @@ class ForcedModel:
         scores: FloatArray = self._model.extend(cache, rows, tokens)
         return self._forced(scores, [cache.length(row) for row in rows])
 
-    def verify(self, cache: KVCache, row: int, tokens: Sequence[int]) -> FloatArray:
-        scores: FloatArray = self._model.verify(cache, row, tokens)
-        end = cache.length(row)
-        return self._forced(scores, range(end - len(tokens) + 1, end + 1))
+    def verify(self, cache: KVCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> FloatArray:
+        scores: FloatArray = self._model.verify(cache, rows, tokens)
+        ends = [(cache.length(row), len(ids)) for row, ids in zip(rows, tokens, strict=True)]
+        return self._forced(scores, [end for last, n in ends for end in range(last - n + 1, last + 1)])
 
     def _forced(self, scores: FloatArray, lengths: Sequence[int]) -> FloatArray:
         for row, length in zip(scores, lengths, strict=True):

@@ -62,6 +62,7 @@ def _work(arguments: list[str]) -> None:
         options.cache_format,
         slots=given["slots"],
         slot_tokens=given["slot_tokens"],
+        lookup=given["lookup"],
     )
     engine = Engine(loaded.model, limits)
     builder = PromptBuilder(loaded.tokenizer)

@@ -14,6 +14,7 @@ from glm3.domain.engine.scheduler import Scheduler, Step
 from glm3.domain.errors import BackendError, Glm3Error, UnavailableError
 from glm3.domain.ports.engine_observer import EngineObserver, EngineStats, Silent
 from glm3.domain.ports.model import LanguageModel
+from glm3.domain.prompt_lookup import most_guesses
 
 __all__ = ["Engine", "Ticket"]
 
@@ -54,7 +55,7 @@ class Engine:
         self.slot_tokens = min(limits.slot_tokens, model.config.seq_length)
         pool_tokens = limits.pool_tokens or limits.slots * self.slot_tokens
         cache = model.new_cache(limits.slots + limits.kept, self.slot_tokens, pool_tokens)
-        self._scheduler = Scheduler(cache, limits, observer or Silent())
+        self._scheduler = Scheduler(cache, limits, observer or Silent(), most_guesses(model))
         self._clock = clock
         self._changed = threading.Condition()
         self._closing = False
@@ -146,7 +147,7 @@ class Engine:
     def _advance(self, step: Step) -> None:
         started = self._clock()
         try:
-            scores = self.model.extend(self._scheduler.cache, step.rows, step.tokens)
+            scores = step.compute(self.model, self._scheduler.cache)
             now = self._clock()
             self._scheduler.take(step, scores, now, now - started)
         except Exception as error:  # whatever it is, the other requests must live on

@@ -11,7 +11,7 @@ from glm3.domain.errors import InvalidInputError
 from glm3.domain.generation import Cancel, Generation, GenerationConfig, StopCheck, Token
 from glm3.domain.ports.model import FloatArray, KVCache, LanguageModel
 from glm3.domain.prompt_cache import PromptCache
-from glm3.domain.prompt_lookup import PromptLookup
+from glm3.domain.prompt_lookup import PromptLookup, most_guesses
 
 __all__ = ["PREFILL_CHUNK", "PromptCache", "generate", "stream"]
 
@@ -117,7 +117,7 @@ def _stream(
     scores = cache.prefill(row.prompt, chunk_size, cancel)
     if scores is None:
         return
-    lookup = PromptLookup(row.prompt, cache.verifiable - 1 if row.looks_up else 0)
+    lookup = PromptLookup(row.prompt, most_guesses(cache.model) if row.looks_up else 0)
     drafts: list[int] = []
     passed: Generator[FloatArray, None, None] = (each for each in [scores])
     while True:

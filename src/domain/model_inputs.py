@@ -81,18 +81,19 @@ def check_extension(
         _check_ids(config, min(ids), max(ids))
 
 
-def check_verified(verifiable: int, tokens: Sequence[int]) -> None:
+def check_verified(verifiable: int, tokens: Sequence[Sequence[int]]) -> None:
     """Check how many tokens one call of ``verify`` is given.
 
     Raises:
         InvalidInputError: more than are ``verifiable``, or none.
     """
-    if not 1 <= len(tokens) <= verifiable:
+    count = sum(map(len, tokens))
+    if not 1 <= count <= verifiable:
         raise InvalidInputError(
             "tokens that cannot be verified together",
             field="tokens",
             expected=f"1 to {verifiable}",
-            found=len(tokens),
+            found=count,
         )
 
 

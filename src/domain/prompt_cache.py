@@ -45,11 +45,6 @@ class PromptCache:
     def capacity(self) -> int:
         return self._cache.capacity
 
-    @property
-    def verifiable(self) -> int:
-        """How many ids :meth:`verify` takes."""
-        return 1 if self._verifier is None else self._verifier.verifiable
-
     def prefill(
         self, prompt: Sequence[int], chunk_size: int, cancel: Cancel | None = None
     ) -> FloatArray | None:
@@ -94,7 +89,8 @@ class PromptCache:
                 yield self.extend([token])
             return
         try:
-            for token, scores in zip(tokens, self._verifier.verify(self._cache, 0, tokens), strict=True):
+            passed = self._verifier.verify(self._cache, [0], [tokens])
+            for token, scores in zip(tokens, passed, strict=True):
                 self._ids.append(token)
                 yield scores
         finally:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["PromptLookup"]
+from glm3.domain.ports.model import LanguageModel, SupportsVerification
+
+__all__ = ["PromptLookup", "most_guesses"]
 
 _GRAMS = (4, 2)
 """Ids that must be the same, the better evidence first."""
@@ -19,6 +21,11 @@ _FIRST_PAUSE = 4
 _LONGEST_PAUSE = 64
 """Tokens between two wrong guesses in text that does not repeat. A pass of two tokens takes up to a third
 longer than one of one token, so guessing costs such text some hundredth of its time."""
+
+
+def most_guesses(model: LanguageModel) -> int:
+    """Return how many guesses one pass can check; 0 where a pass of several tokens is rounded otherwise."""
+    return model.verifiable - 1 if isinstance(model, SupportsVerification) else 0
 
 
 class PromptLookup:
@@ -50,10 +57,14 @@ class PromptLookup:
             self._note(token)
 
     def propose(self, room: int) -> list[int]:
-        """Return up to ``room`` ids that may come next; often none."""
+        """Return up to ``room`` ids that may come next; often none.
+
+        They replace what was proposed since the last id came, from which nothing is learned then.
+        """
         if self._most <= 0:
             return []
         self._learn()
+        self._asked = None
         if room <= 0:
             return []
         for size, trust in self._trust.items():
@@ -82,7 +93,7 @@ class PromptLookup:
         return copied
 
     def _learn(self) -> None:
-        if self._asked is None:
+        if self._asked is None or self._start == len(self._ids):
             return
         came = self._ids[self._start : self._start + len(self._proposed)]
         right = 0
@@ -91,7 +102,6 @@ class PromptLookup:
                 break
             right += 1
         self._asked.learn(right, len(self._proposed), len(self._ids))
-        self._asked = None
 
 
 class _Trust:

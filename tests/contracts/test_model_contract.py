@@ -138,32 +138,40 @@ def test_chunks_equal_all_at_once(model, first, second):
 
 
 @drawn
-@given(first=ids, guesses=ids, kept=st.integers(0, 8), second=ids)
-def test_verified_tokens_score_to_the_bit_as_one_at_a_time(verifying_model, first, guesses, kept, second):
-    """Whatever of them is forgotten again."""
+@given(first=ids, guesses=ids, cut=st.integers(0, 8), kept=st.integers(0, 8), second=ids)
+def test_verified_tokens_score_to_the_bit_as_one_at_a_time(
+    verifying_model, first, guesses, cut, kept, second
+):
+    """Of one row or of two, whatever of them is forgotten again."""
     model = verifying_model
-    cache, single = model.new_cache(2, 32), model.new_cache(1, 32)
-    model.extend(cache, [1], [first])
-    model.extend(single, [0], [first])
+    cache, single = model.new_cache(3, 32), model.new_cache(3, 32)
+    for each in (cache, single):
+        model.extend(each, [2], [first])
+        model.extend(each, [1], [[*first[1:], 7]])
     for guessed in (guesses[: model.verifiable], second[: model.verifiable]):
-        start = cache.length(1)
-        scores = model.verify(cache, 1, guessed)
+        asked = [(row, part) for row, part in ((2, guessed[:cut]), (1, guessed[cut:])) if part]
+        rows = [row for row, _ in asked]
+        starts = [cache.length(row) for row in rows]
+        scores = model.verify(cache, rows, [part for _, part in asked])
         assert (scores.shape, scores.dtype) == ((len(guessed), VOCAB), np.float32)
-        for token, row in zip(guessed, scores, strict=True):
-            assert np.array_equal(row, model.extend(single, [0], [[token]])[0])
-        for each, row in ((cache, 1), (single, 0)):
-            each.truncate(row, min(each.length(row), start + kept))
+        alone = [model.extend(single, [row], [[token]])[0] for row, part in asked for token in part]
+        assert np.array_equal(scores, alone)
+        for each in (cache, single):
+            for row, start in zip(rows, starts, strict=True):
+                each.truncate(row, min(each.length(row), start + kept))
 
 
 def test_what_cannot_be_verified_is_refused(verifying_model):
     model = verifying_model
-    cache = model.new_cache(1, 12)
-    for tokens in ([], [1] * (model.verifiable + 1), [VOCAB]):
+    cache = model.new_cache(2, 12)
+    most = model.verifiable
+    for tokens in ([[]], [[1] * (most + 1)], [[1] * most, [1]], [[1] * most, []], [[VOCAB]]):
         with pytest.raises(InvalidInputError):
-            model.verify(cache, 0, tokens)
+            model.verify(cache, range(len(tokens)), tokens)
+    assert cache.length(0) == 0
     model.extend(cache, [0], [[1] * 12])
     with pytest.raises(ContextLengthError):
-        model.verify(cache, 0, [1])
+        model.verify(cache, [0], [[1]])
     assert cache.length(0) == 12
 
 

@@ -15,6 +15,7 @@ from glm3.domain.engine.scheduler import Scheduler, Step
 from glm3.domain.errors import Glm3Error
 from glm3.domain.ports.engine_observer import EngineObserver, Silent
 from glm3.domain.ports.model import LanguageModel
+from glm3.domain.prompt_lookup import most_guesses
 
 
 @define
@@ -70,7 +71,7 @@ class Desk:
         self.tokens = min(limits.slot_tokens, model.config.seq_length)
         pool_tokens = limits.pool_tokens or limits.slots * self.tokens
         self.cache = model.new_cache(limits.slots + limits.kept, self.tokens, pool_tokens)
-        self.scheduler = Scheduler(self.cache, limits, observer or Silent())
+        self.scheduler = Scheduler(self.cache, limits, observer or Silent(), most_guesses(model))
         self.now = 0.0
         self.steps: list[Step] = []
 
@@ -89,23 +90,36 @@ class Desk:
         self.steps.append(step)
         try:
             starts = [self.cache.length(row) for row in step.rows]
-            scores = self.model.extend(self.cache, step.rows, step.tokens)
+            scores = step.compute(self.model, self.cache)
             self._check_blocks(step, starts)
         except Glm3Error as error:
             self.scheduler.fail(step, error, self.now)
         else:
             self.scheduler.take(step, scores, self.now, 0.001)
+            self._check_guesses(step)
         return step
 
     def _check_blocks(self, step: Step, starts: list[int]) -> None:
-        """Check that each row wrote into blocks of its own, and that every block taken has a holder."""
+        """Check that each row wrote what it may into blocks of its own, and that every block has a holder."""
         cache = self.cache
         assert isinstance(cache, PagedRows)
         tables = [cache.table(row) for row in range(cache.rows)]
         holders = Counter(block for table in tables for block in table)
-        for row, start in zip(step.rows, starts, strict=True):
+        for job, row, start in zip(step.jobs, step.rows, starts, strict=True):
+            assert cache.length(row) <= job.most_tokens
             assert all(holders[block] == 1 for block in tables[row][start // cache.block_size :])
         assert len(holders) == cache.blocks - cache.free_blocks
+
+    def _check_guesses(self, step: Step) -> None:
+        """Check that guesses are few, that no prompt is beside them, and that no wrong one left a trace."""
+        if step.guessed:
+            assert sum(map(len, step.tokens)) <= 1 + most_guesses(self.model)
+            assert not step.prompt_tokens
+        cache, kv = self.cache, self.scheduler._kv
+        assert isinstance(cache, PagedRows)
+        for row in range(cache.rows):
+            assert cache.length(row) == kv.length(row)
+            assert len(cache.table(row)) == -(-(cache.prefix + kv.length(row)) // cache.block_size)
 
     def finish(self, most: int = 2000) -> None:
         """Step until there is nothing to do."""

@@ -121,6 +121,18 @@ def test_a_loop_is_continued_beyond_what_was_seen_of_it() -> None:
     assert lookup.propose(7) == list(islice(cycle([6, 7, 5]), 7))
 
 
+@pytest.mark.parametrize("room", [0, 1, 2])
+def test_what_is_proposed_anew_counts_instead_of_what_was_proposed_before(room: int) -> None:
+    lookup, once = (PromptLookup([5, 6, 7] * 4, 8) for _ in range(2))
+    assert lookup.propose(8) == [5, 6, 7]
+    assert lookup.propose(room) == once.propose(room) == [5, 6, 7][:room]
+    for token in (5, 6, 7):
+        lookup.append(token)
+        once.append(token)
+    assert lookup.propose(8) == once.propose(8)
+    assert len(once.propose(8)) == (7 if room else 3)
+
+
 @pytest.mark.parametrize(("most", "room"), [(0, 5), (5, 0), (5, -1)])
 def test_nothing_is_proposed_without_room(most: int, room: int) -> None:
     assert PromptLookup([1, 2, 3] * 4, most).propose(room) == []

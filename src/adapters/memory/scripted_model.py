@@ -121,20 +121,23 @@ class ScriptedModel:
         self.calls.append(added)
         return np.array([self._scores(tuple(cache.held(row))) for row in rows], dtype=np.float32)
 
-    def verify(self, cache: KVCache, row: int, tokens: Sequence[int]) -> FloatArray:
-        """Append ids to a row and return the scores ``(len(tokens), vocab_size)`` behind each.
+    def verify(self, cache: KVCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> FloatArray:
+        """Append ids to rows and return the scores ``(ids of all rows, vocab_size)`` behind each.
 
         Raises:
-            ContextLengthError: the row would exceed the cache's capacity; then it has not changed.
+            ContextLengthError: a row would exceed the cache's capacity; then no row has changed.
+            BackendError: the pool has too few free blocks; then no row has changed.
             InvalidInputError: there are more tokens than ``verifiable``, or none, or another fault of
                 :meth:`extend`.
         """
         check_verified(self.verifiable, tokens)
-        self.extend(cache, [row], [tokens])
+        self.extend(cache, rows, tokens)
         assert isinstance(cache, ScriptedCache)  # noqa: S101  # extend() took it
-        held = tuple(cache.held(row))
-        first = len(held) - len(tokens) + 1
-        return np.array([self._scores(held[:end]) for end in range(first, len(held) + 1)], dtype=np.float32)
+        scores = []
+        for row, ids in zip(rows, tokens, strict=True):
+            held = tuple(cache.held(row))
+            scores += [self._scores(held[:end]) for end in range(len(held) - len(ids) + 1, len(held) + 1)]
+        return np.array(scores, dtype=np.float32)
 
 
 def ngram_scores(table: Mapping[tuple[int, ...], Sequence[float]], vocab_size: int) -> Scores:

@@ -103,13 +103,13 @@ class MindSporeModel:
     def verifiable(self) -> int:
         return 1 if self._native() is None else VERIFIABLE
 
-    def verify(self, cache: KVCache, row: int, tokens: Sequence[int]) -> FloatArray:
+    def verify(self, cache: KVCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> FloatArray:
         cache = self._own(cache)
         check_verified(self.verifiable, tokens)
-        check_extension(self.config, cache, [row], [tokens])
+        check_extension(self.config, cache, rows, tokens)
         if (native := self._native()) is None:
-            return self.extend(cache, [row], [tokens])
-        return native.verify(cache, row, tokens, (self._tables.cos_table, self._tables.sin_table))
+            return self.extend(cache, rows, tokens)
+        return native.verify(cache, rows, tokens, (self._tables.cos_table, self._tables.sin_table))
 
     def forward(
         self,

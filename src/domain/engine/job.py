@@ -10,6 +10,7 @@ from glm3.domain.engine.request import EngineRequest, Event, Listener, Produced
 from glm3.domain.errors import InvalidInputError
 from glm3.domain.logits_processor import log_probabilities
 from glm3.domain.ports.model import FloatArray, LanguageModel
+from glm3.domain.prompt_lookup import PromptLookup, most_guesses
 from glm3.domain.sampling import top_k_ids
 
 __all__ = ["Job"]
@@ -57,6 +58,8 @@ class Job:
         self.answers = False  # its prompt is computed
         self.new_tokens = 0
         self._vocab_size = producible_ids(model, options)
+        self._model = model
+        self._lookup: PromptLookup | None = None
 
     @property
     def client(self) -> str:
@@ -78,6 +81,16 @@ class Job:
         except Exception:
             self.cancelled = True
 
+    def guess(self, room: int) -> list[int]:
+        """Return up to ``room`` ids that may follow its last one, instead of those guessed before.
+
+        None of them is its last possible one, which is never appended.
+        """
+        if self._lookup is None:  # what waits, or runs among many, does without its memory
+            most = most_guesses(self._model) if self.decoding.looks_up else 0
+            self._lookup = PromptLookup(self.decoding.result().ids, most)
+        return self._lookup.propose(min(room, self.decoding.left - 1))
+
     def take(self, scores: FloatArray) -> Produced:
         """Choose the next token by the model's scores ``(padded_vocab_size,)``.
 
@@ -87,6 +100,8 @@ class Job:
         token = self.decoding.take(scores)
         self.answers = True
         self.new_tokens += 1
+        if self._lookup is not None:
+            self._lookup.append(token.id)
         return Produced(token.id, token.logprob, self._top(scores), token.finish_reason)
 
     def _top(self, scores: FloatArray) -> tuple[tuple[int, float], ...]:

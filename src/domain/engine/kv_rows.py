@@ -95,6 +95,23 @@ class KVRows:
         while self._kept and cache.growth(rows, counts) > cache.free_blocks:
             self._give_up(next(iter(self._kept)))
 
+    def room_for_guesses(self, rows: Sequence[int], wanted: Sequence[int]) -> list[int]:
+        """Return how many of ``wanted[i]`` ids fit behind the next one of ``rows[i]``; nothing is given up.
+
+        There must be room for that next one.
+        """
+        growth = self.cache.growth
+        if growth(rows, [1 + count for count in wanted]) <= self.cache.free_blocks:
+            return list(wanted)
+        return [
+            next(fits for fits in range(count, -1, -1) if growth([row], [1 + fits]) == growth([row], [1]))
+            for row, count in zip(rows, wanted, strict=True)
+        ]
+
+    def drop_guesses(self, row: int) -> None:
+        """Forget what the model has appended to the row and nobody has taken note of."""
+        self._truncate(row, self._lengths[row])
+
     def append(self, row: int, tokens: Sequence[int]) -> None:
         """Take note of ids that the model has appended to the row."""
         start = self._lengths[row]

@@ -28,6 +28,8 @@ class EngineLimits:
         prefill_chunk: most prompt tokens in one call of the model.
         step_seconds: how long a call may take while somebody's answer is running, a quarter of what it may
             take otherwise; prompts are cut into chunks to fit.
+        lookup: whether what repeats may be computed several tokens at a time, where the model can; it
+            changes no token.
 
     Raises:
         InvalidInputError: the cache could not hold one request of full length.
@@ -41,6 +43,7 @@ class EngineLimits:
     queue_per_client: int | None = field(default=None)
     prefill_chunk: int = field(default=512, validator=validators.ge(1))
     step_seconds: float = field(default=0.5, validator=validators.gt(0))
+    lookup: bool = field(default=True)
 
     def __attrs_post_init__(self) -> None:
         if self.pool_tokens is not None and self.pool_tokens < self.slot_tokens:
@@ -61,6 +64,7 @@ def limits_within(
     slots: int | None = None,
     slot_tokens: int | None = None,
     queue: int = 256,
+    lookup: bool = True,
 ) -> EngineLimits:
     """Return limits for a KV cache of that format and at most so many bytes.
 
@@ -73,4 +77,6 @@ def limits_within(
     pool = budget_bytes // (values * _VALUE_BYTES[cache_format])
     tokens = min(slot_tokens or max(2, pool), config.seq_length)
     fitting = max(1, min(_MOST_SLOTS, _SLOTS_FOR_EACH_WHOLE * pool // tokens))
-    return EngineLimits(slots=slots or fitting, slot_tokens=tokens, pool_tokens=pool, queue=queue)
+    return EngineLimits(
+        slots=slots or fitting, slot_tokens=tokens, pool_tokens=pool, queue=queue, lookup=lookup
+    )

@@ -2,7 +2,8 @@
 
 Requests join and leave between two calls. Each call holds one token of every answer that runs and, as far
 as the chunk budget goes, an equal share for every prompt that is being computed, so neither a long prompt
-nor a short one waits for the other. What a request is answered depends on its own row alone.
+nor a short one waits for the other. A call without prompts may also hold guesses of how answers that repeat
+go on. What a request is answered depends on its own row alone.
 """
 
 from __future__ import annotations
@@ -10,29 +11,45 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
 from attrs import frozen
 
 from glm3.domain.engine.chunk_budget import ChunkBudget
 from glm3.domain.engine.fair_queue import FairQueue
+from glm3.domain.engine.guesses import guesses_of
 from glm3.domain.engine.job import Job
 from glm3.domain.engine.kv_rows import MIN_SHARED, KVRows, common_prefix
 from glm3.domain.engine.limits import EngineLimits
 from glm3.domain.engine.request import Cancelled, Failed, Started
 from glm3.domain.errors import Glm3Error, TimeLimitError
 from glm3.domain.ports.engine_observer import EngineObserver, EngineStats
-from glm3.domain.ports.model import FloatArray, KVCache
+from glm3.domain.ports.model import FloatArray, KVCache, LanguageModel, SupportsVerification
 
 __all__ = ["Scheduler", "Step"]
 
 
 @frozen(eq=False)
 class Step:
-    """One call of the model: ``tokens[i]`` extend the row of ``jobs[i]``."""
+    """One call of the model: ``tokens[i]`` extend the row of ``jobs[i]``.
+
+    Where ``guessed``, all but the first of each row's tokens are guesses, which the model verifies.
+    """
 
     jobs: Sequence[Job]
     rows: Sequence[int]
     tokens: Sequence[Sequence[int]]
     prompt_tokens: int
+    guessed: bool = False
+
+    def compute(self, model: LanguageModel, cache: KVCache) -> list[FloatArray]:
+        """Let the model take the step, and return for each job scores ``(n, padded_vocab_size)``.
+
+        They are of what follows its last token or, where ``guessed``, each of its tokens.
+        """
+        if self.guessed and isinstance(model, SupportsVerification):
+            ends = np.cumsum([len(ids) for ids in self.tokens])
+            return np.split(model.verify(cache, self.rows, self.tokens), ends[:-1])
+        return list(model.extend(cache, self.rows, self.tokens)[:, None])
 
 
 class Scheduler:
@@ -45,15 +62,19 @@ class Scheduler:
         cache: an empty one with a row for every slot, and some to keep ended conversations in.
         limits: the budget.
         observer: told what happens.
+        most_guesses: guesses that a call with one answer may hold; each other answer takes one's place.
     """
 
-    def __init__(self, cache: KVCache, limits: EngineLimits, observer: EngineObserver) -> None:
+    def __init__(
+        self, cache: KVCache, limits: EngineLimits, observer: EngineObserver, most_guesses: int = 0
+    ) -> None:
         self._limits = limits
         self._observer = observer
         self._kv = KVRows(cache)
         self._queue: FairQueue[Job] = FairQueue(limits.queue, limits.queue_per_client)
         self._budget = ChunkBudget(limits.prefill_chunk, limits.step_seconds)
         self._admitted: list[Job] = []  # oldest first
+        self._verifiable = 1 + most_guesses if limits.lookup else 0
 
     @property
     def cache(self) -> KVCache:
@@ -90,26 +111,19 @@ class Scheduler:
         self._admit(now)
         return self._next_step()
 
-    def take(self, step: Step, scores: FloatArray, now: float, seconds: float) -> None:
-        """Hand out what the model gave for ``step``: ``(len(step.jobs), padded_vocab_size)``."""
+    def take(self, step: Step, scores: Sequence[FloatArray], now: float, seconds: float) -> None:
+        """Hand out what :meth:`Step.compute` gave."""
         if step.prompt_tokens:
             self._budget.observe(step.prompt_tokens, seconds)
-        produced = 0
-        for job, row, tokens, row_scores in zip(step.jobs, step.rows, step.tokens, scores, strict=True):
-            self._kv.append(row, tokens)
-            if self._kv.length(row) < len(job.prompt):
-                continue
-            try:
-                token = job.take(row_scores)
-            except Glm3Error as error:
-                self._fail(job, error, now)
-                continue
-            produced += 1
-            if job.new_tokens == 1:
-                self._observer.first_token(now - job.submitted)
-            if token.finish_reason is not None:
-                self._end(job, token.finish_reason.value, now)
-            job.tell(token)
+        before = sum(job.new_tokens for job in step.jobs)
+        for job, row, tokens, job_scores in zip(step.jobs, step.rows, step.tokens, scores, strict=True):
+            known = len(tokens) - len(job_scores) + 1  # behind them come guesses
+            self._kv.append(row, tokens[:known])
+            if self._kv.length(row) >= len(job.prompt):
+                self._hand_out(job, tokens[known:], job_scores, now)
+            if step.guessed:
+                self._kv.drop_guesses(row)
+        produced = sum(job.new_tokens for job in step.jobs) - before
         self._observer.stepped(len(step.jobs), step.prompt_tokens, produced, seconds)
 
     def fail(self, step: Step, error: Glm3Error, now: float) -> None:
@@ -124,6 +138,23 @@ class Scheduler:
             self._fail(job, error, now)
         for job in self._queue.remove(lambda _: True):
             self._fail(job, error, now)
+
+    def _hand_out(self, job: Job, guesses: Sequence[int], scores: FloatArray, now: float) -> None:
+        """Choose the next token and, for as long as it was guessed, those behind it."""
+        for guess, token_scores in zip([*guesses, None], scores, strict=True):
+            try:
+                token = job.take(token_scores)
+            except Glm3Error as error:
+                self._fail(job, error, now)
+                return
+            if job.new_tokens == 1:
+                self._observer.first_token(now - job.submitted)
+            if token.finish_reason is not None:
+                self._end(job, token.finish_reason.value, now)
+            job.tell(token)
+            if token.id != guess or token.finish_reason is not None or job.cancelled:
+                return
+            self._kv.append(job.row, [token.id])
 
     def _dismiss(self, now: float) -> None:
         gone = self._queue.remove(lambda job: _is_over(job, now))
@@ -196,7 +227,11 @@ class Scheduler:
             return None
         rows = [job.row for job in jobs]
         self._kv.make_room(rows, [len(ids) for ids in tokens])
-        return Step(jobs, rows, tokens, prompt_tokens)
+        most = 0 if prompt_tokens else self._verifiable - len(jobs)
+        guesses = guesses_of(jobs, self._kv, most) if most > 0 else []
+        if any(guesses):
+            tokens = [[*ids, *guessed] for ids, guessed in zip(tokens, guesses, strict=True)]
+        return Step(jobs, rows, tokens, prompt_tokens, any(guesses))
 
     def _fail(self, job: Job, error: Glm3Error, now: float, *, trusted: bool = False) -> None:
         if job.started and not trusted:

@@ -134,23 +134,29 @@ class SupportsForward(Protocol):
 
 @runtime_checkable
 class SupportsVerification(Protocol):
-    """A model that scores some tokens of a row in one pass, each to the bit as if it had come alone."""
+    """A model that scores some tokens in one pass, each to the bit as if it had come alone."""
 
     @property
     def verifiable(self) -> int:
-        """How many tokens of a pass that holds for; 1 where a pass of several rounds differently."""
+        """How many tokens of a pass, over all rows, that holds for; 1 where several round differently."""
         ...
 
-    def verify(self, cache: KVCache, row: int, tokens: Sequence[int]) -> FloatArray:
-        """Append up to ``verifiable`` tokens to a row and score what follows each of them.
+    def verify(self, cache: KVCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> FloatArray:
+        """Append ``tokens[i]`` to row ``rows[i]``, and score what follows each of them.
+
+        Args:
+            cache: as in :meth:`LanguageModel.extend`, and so are ``rows``.
+            rows: distinct rows of the cache.
+            tokens: one non-empty sequence of ids a row, together up to ``verifiable``.
 
         Returns:
-            Scores ``(len(tokens), padded_vocab_size)``, float32: those that :meth:`LanguageModel.extend`
-            gives for one token at a time.
+            Scores ``(tokens of all rows, padded_vocab_size)``, float32, one row behind the other: those that
+            :meth:`LanguageModel.extend` gives for one token at a time.
 
         Raises:
-            ContextLengthError: the row would exceed the cache's capacity.
-            InvalidInputError: there are more tokens than ``verifiable``, or none.
+            ContextLengthError: a row would exceed the cache's capacity.
+            InvalidInputError: there are more tokens than ``verifiable``, or a row gets none.
+            BackendError: the pool has too few free blocks; nothing is changed.
         """
         ...
 

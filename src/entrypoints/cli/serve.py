@@ -13,6 +13,7 @@ from glm3.entrypoints.cli.options import (
     Dtype,
     Kernels,
     KVCache,
+    Lookup,
     Model,
     Precision,
     Quant,
@@ -124,6 +125,7 @@ def serve(
     threads: Threads = None,
     quant: Quant = None,
     kv_cache: KVCache = None,
+    lookup: Lookup = True,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No notes.")] = False,
 ) -> None:
     """Serve a model to others: over HTTP as OpenAI's API, and over gRPC.
@@ -173,7 +175,13 @@ def serve(
     def limits_for(config: ModelConfig) -> EngineLimits:
         budget = int(kv_memory * _GIB)
         return limits_within(
-            budget, config, options.cache_format, slots=slots, slot_tokens=slot_tokens, queue=queue
+            budget,
+            config,
+            options.cache_format,
+            slots=slots,
+            slot_tokens=slot_tokens,
+            queue=queue,
+            lookup=lookup,
         )
 
     def announce(service: ChatService) -> None:

@@ -55,11 +55,11 @@ class NativeModel:
     def verifiable(self) -> int:
         return VERIFIABLE
 
-    def verify(self, cache: KVCache, row: int, tokens: Sequence[int]) -> FloatArray:
+    def verify(self, cache: KVCache, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> FloatArray:
         own = self._own(cache)
         check_verified(VERIFIABLE, tokens)
-        check_extension(self._config, own, [row], [tokens])
-        return self._runner.verify(own, row, tokens, self._cache_tables)
+        check_extension(self._config, own, rows, tokens)
+        return self._runner.verify(own, rows, tokens, self._cache_tables)
 
     def forward(
         self,

@@ -62,14 +62,21 @@ class NativeRunner:
             scores[ended] = self._decoder.run(network, cache, chunk)
         return scores
 
-    def verify(self, cache: MindSporeCache, row: int, tokens: Sequence[int], tables: Tables) -> FloatArray:
-        """Append up to ``VERIFIABLE`` tokens to a row; return the scores ``(tokens, vocab)`` behind each."""
-        start, count = cache.prefix + cache.length(row), len(tokens)
-        cache.grow([row], [count])
-        cos, sin = (table[start : start + count] for table in tables)
-        ids, wanted = np.asarray(tokens, np.int32), np.arange(count, dtype=np.int32)
+    def verify(
+        self, cache: MindSporeCache, rows: Sequence[int], tokens: Sequence[Sequence[int]], tables: Tables
+    ) -> FloatArray:
+        """Append ``tokens[i]`` to row ``rows[i]``; return the scores ``(tokens, vocab)`` behind each.
+
+        There are up to ``VERIFIABLE`` of them.
+        """
+        network = self._weights.refresh()
+        starts, lengths = [cache.prefix + cache.length(row) for row in rows], [len(ids) for ids in tokens]
+        cache.grow(rows, lengths)
+        spans = list(zip(rows, starts, lengths, strict=True))
+        place = np.concatenate([np.arange(start, start + length) for _, start, length in spans])
+        ids, wanted = np.concatenate(tokens).astype(np.int32), np.arange(len(place), dtype=np.int32)
         return self._decoder.run(
-            self._weights.refresh(), cache, Chunk(ids, [(row, start, count)], cos, sin, wanted)
+            network, cache, Chunk(ids, spans, tables[0][place], tables[1][place], wanted)
         )
 
     def score(self, ids: IntArray, cos: FloatArray, sin: FloatArray, cache: MindSporeCache) -> FloatArray:
