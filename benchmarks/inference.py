@@ -1,4 +1,4 @@
-r"""Measure answering: decode, prefill, batches, second turns, look-up, start and memory, beside peers.
+r"""Measure answering (decode, prefill, batches, second turns, look-up, serving, start, memory) beside peers.
 
     python benchmarks/inference.py                                    # the embedded model, every section
     python benchmarks/inference.py -m ./chatglm3-6b --quant int4 --json int4.json \
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from inference_bench import Bench, ratio
-from inference_forced import ForcedModel, copying_text, misleading_text
+from inference_forced import ForcedEngine, ForcedModel, copying_text, misleading_text
 from inference_sides import drawn_ids, fill, seconds
 
 from glm3.adapters.mindspore.kernels.cores import physical_cores
@@ -134,6 +134,26 @@ def lookup(bench: Bench) -> Iterator[Record]:
         }
 
 
+def served(bench: Bench) -> Iterator[Record]:
+    """Let the engine copy from a prompt for some streams at once, with look-up and without."""
+    model, tokens = bench.glm3.model, 4 * bench.arguments.tokens
+    prompt = drawn_ids(model, max(64, tokens // 2), seed=1)
+    for streams in (1, 2, 4):
+        engines = [
+            ForcedEngine(model, prompt, copying_text(prompt, tokens), streams, lookup=look)
+            for look in (False, True)
+        ]
+        plain, looked_up = bench.alternate(*(engine.answer for engine in engines))
+        yield {
+            "case": f"served {streams}, copies",
+            "ms": 1000 * statistics.median(looked_up) / tokens,
+            "tokens_per_s": {"glm3": streams * tokens / statistics.median(looked_up)},
+            "ratios": {"plain": ratio(plain, looked_up)},
+            "identical": engines[False].answers == engines[True].answers,
+            "passes": {"plain": engines[False].passes, "look-up": engines[True].passes},
+        }
+
+
 def start(bench: Bench) -> Iterator[Record]:
     """Load and answer in fresh processes; files are in the page cache behind the first."""
     a = bench.arguments
@@ -155,7 +175,7 @@ def start(bench: Bench) -> Iterator[Record]:
     }
 
 
-SECTIONS = {section.__name__: section for section in (decode, prefill, batch, turn, lookup, start)}
+SECTIONS = {section.__name__: section for section in (decode, prefill, batch, turn, lookup, served, start)}
 
 
 def line(record: Record) -> str:
@@ -166,6 +186,8 @@ def line(record: Record) -> str:
     notes += [f"{record[key]:.2f} {key.replace('_', ' ')}" for key in ("of_read", "of_peak") if key in record]
     if "identical" in record:
         notes.append("identical" if record["identical"] else "DIFFERENT IDS")
+    if "passes" in record:
+        notes.append(", ".join(f"{count} passes {name}" for name, count in record["passes"].items()))
     if "full_gb" in record:
         gb = record["full_gb"]
         notes.append(

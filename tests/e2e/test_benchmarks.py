@@ -44,11 +44,12 @@ def test_training_on_several_ranks():
 
 def test_answering(tmp_path):
     results = tmp_path / "results.json"
-    sections = [word for name in ("decode", "lookup", "batch") for word in ("--section", name)]
+    sections = [word for name in ("decode", "lookup", "served", "batch") for word in ("--section", name)]
     benchmark("inference", *sections, "--rounds", 1, "--tokens", 8, "--json", results)
     found = json.loads(results.read_text())
     assert [result["case"] for result in found][:3] == ["decode 8", "look-up, copies", "look-up, misleading"]
-    assert all(result["identical"] for result in found if result["section"] == "lookup")
+    assert all(result["identical"] for result in found if result["section"] in ("lookup", "served"))
+    assert all(result["passes"]["plain"] > 0 for result in found if result["section"] == "served")
     assert all(result["tokens_per_s"]["glm3"] > 0 for result in found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -82,6 +83,19 @@ def test_every_log_line_of_a_request_has_its_id_and_none_its_text(server):
     own = [line["event"] for line in lines if line.get("request_id") == "my-own-id"]
     assert own == ["answered", "request"]
     assert "private" not in server.log
+
+
+def test_look_up_takes_fewer_steps_for_the_same_answer():
+    """The embedded model falls into loops in whatever goes on for long."""
+    answers, steps = [], []
+    for options in ((), ("--no-lookup",)):
+        with serve_process(options=options) as server, client_of(server) as client:
+            answer = ask(client, "你好", max_tokens=160, extra_body={"min_tokens": 160})
+            answers.append(answer.choices[0].message.content)
+            found = re.search(r"^glm3_step_rows_count (\d+)", httpx.get(server.url + "/metrics").text, re.M)
+            steps.append(int(found[1]))
+    assert answers[0] == answers[1]
+    assert steps[0] < 160 <= steps[1]
 
 
 def test_the_signal_to_stop_lets_answers_end_and_refuses_new_ones():
