@@ -56,7 +56,7 @@ def decode(bench: Bench) -> Iterator[Record]:
 def prefill(bench: Bench) -> Iterator[Record]:
     for tokens in bench.arguments.prompt:
         bits = bench.glm3.bits
-        peak = None if bits is None else bench.roofline.gop_per_s(bits)
+        peak = None if bits is None else bench.roofline.gop_per_s(bits, tokens)
         medians, ratios, _ = bench.compare(lambda side, tokens=tokens: side.prefill(tokens))
         operations = 2 * bench.glm3.products * tokens / 1e9
         limits = (

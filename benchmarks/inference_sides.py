@@ -193,7 +193,7 @@ class Roofline:
             sys.exit("no C++ compiler")
         self._library = ctypes.CDLL(str(build.path))
         self._library.glm3_set_threads(threads)
-        self._threads = threads
+        self._library.glm3_multiply.restype = c_int64
         self._block = np.ones(1 << 27, np.float32)
 
     def read_gb_per_s(self) -> float:
@@ -201,16 +201,11 @@ class Roofline:
         best = min(seconds(lambda: self._library.glm3_read(pointer, size)) for _ in range(2))
         return self._block.nbytes / best / 1e9
 
-    def gop_per_s(self, bits: int) -> float:
-        rounds = 2_000_000
-        return (
-            rounds
-            * 12
-            * 128
-            * self._threads
-            / seconds(lambda: self._library.glm3_dots(c_int64(rounds), bits))
-            / 1e9
-        )
+    def gop_per_s(self, bits: int, tokens: int) -> float:
+        """Return what the threads can multiply the way products of so many tokens do."""
+        started = time.perf_counter()
+        operations = self._library.glm3_multiply(c_int64(300_000), bits, c_int64(tokens))
+        return operations / (time.perf_counter() - started) / 1e9
 
 
 def load_options(quant: str | None, threads: int) -> LoadOptions:

@@ -90,7 +90,6 @@ def measure(name: str, scheme: str, tokens: int, rounds: int, threads: int) -> d
     bits = copies[0][1].scheme.bits if isinstance(copies[0][1], PackedWeight) else 8
     nbytes = sum(kept.nbytes for _, kept in copies)
     block = np.ones(1 << 27, np.float32)
-    spins = 3_000_000
 
     def product() -> None:
         for matrix, _ in copies:
@@ -101,15 +100,17 @@ def measure(name: str, scheme: str, tokens: int, rounds: int, threads: int) -> d
     def read() -> None:
         roofline.glm3_read(c_void_p(address(block)), c_int64(block.size))
 
-    def dots() -> None:
-        roofline.glm3_dots(c_int64(spins), bits)
+    def multiply() -> int:
+        return roofline.glm3_multiply(c_int64(300_000), bits, c_int64(tokens))
 
-    for warm in (product, read, dots):
+    roofline.glm3_multiply.restype = c_int64
+    for warm in (product, read, multiply):
         warm()
     found = []
     for _ in range(rounds):
         bandwidth = block.nbytes / min(seconds(read), seconds(read))
-        peak = spins * 12 * 128 * threads / seconds(dots)
+        started = time.perf_counter()
+        peak = multiply() / (time.perf_counter() - started)
         elapsed = seconds(product)
         operations = 2 * out * inputs * tokens * len(copies)
         found.append(

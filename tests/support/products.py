@@ -28,14 +28,22 @@ def assert_close(actual, expected, scale, tolerance=2e-6):
     assert (np.abs(actual - expected) <= tolerance * (scale + 1e-9)).all()
 
 
-def check_packed_product(product, drawn, seed, tokens, *, biased, added):
-    """Rounded inputs times levels are exact in integers; only scaled sums round."""
+def to_bfloat16(numbers):
+    """Round to the nearest bfloat16, ties away from zero."""
+    bits = numbers.astype(np.float32).view(np.uint32)
+    return ((bits + np.uint32(0x8000)) & np.uint32(0xFFFF0000)).view(np.float32).astype(np.float64)
+
+
+def check_packed_product(product, drawn, seed, tokens, *, biased, added, in_bfloat16=False):
+    """Rounded inputs times levels are exact in integers; only scaled sums round, and the weights in bfloat16."""
     scheme, rounded = drawn
     weight = pack(rounded, scheme)
     x = exactly_rounded(seed, tokens, weight.shape[1])
     bias = normal(seed, weight.shape[0]) if biased else None
     residual = normal(seed + 1, tokens, weight.shape[0]) if added else None
     numbers = dequantize(weight).astype(np.float64)
+    if in_bfloat16:
+        numbers = to_bfloat16(numbers)
     expected = product_oracle(numbers, x, bias, residual)
     # A zero point is multiplied apart from the levels, so both sizes count.
     largest = np.abs(numbers) + np.abs(rounded.scales.astype(np.float64)).max() * scheme.levels

@@ -34,7 +34,7 @@ def core(request):
 
 
 @FEW
-@given(rounded_weights(largest=1100), SEEDS, st.integers(1, 20), st.booleans(), st.booleans())
+@given(rounded_weights(largest=1100), SEEDS, st.integers(1, 70), st.booleans(), st.booleans())
 def test_products_with_packed_weights(core, drawn, seed, tokens, biased, added):
     check_packed_product(
         lambda weight, *rest: core.product(packed_matrix(weight), *rest),
@@ -43,6 +43,7 @@ def test_products_with_packed_weights(core, drawn, seed, tokens, biased, added):
         tokens,
         biased=biased,
         added=added,
+        in_bfloat16=core.in_bfloat16(tokens),
     )
 
 
@@ -105,15 +106,34 @@ def test_few_tokens_score_with_plain_weights_as_each_alone(core, seed, dtype, ou
 
 @FEW
 @given(rounded_weights(largest=1100), SEEDS, st.integers(2, 20))
-def test_tokens_score_with_packed_weights_as_each_alone(core, drawn, seed, tokens):
-    """To the bit: rounding goes by the token, sums by the input."""
+def test_tokens_score_with_packed_weights_as_beside_others(core, drawn, seed, tokens):
+    """To the bit: rounding goes by the token, sums by the input. Alone, unless so many go in bfloat16."""
     scheme, rounded = drawn
     weight = pack(rounded, scheme)
     x = normal(seed, tokens, weight.shape[1])
     together = core.product(packed_matrix(weight), x)
+    others = normal(seed + 1, core.bfloat16_tokens - 1 if core.in_bfloat16(tokens) else 0, weight.shape[1])
     for token in range(tokens):
-        alone = core.product(packed_matrix(weight), x[token : token + 1])[0]
-        assert np.array_equal(alone, together[token])
+        apart = core.product(packed_matrix(weight), np.concatenate([others, x[token : token + 1]]))[-1]
+        assert np.array_equal(apart, together[token])
+
+
+def test_more_tokens_than_are_multiplied_at_once(core):
+    """A second pass over the weights, and the last tile alone."""
+    weight = pack(random_levels(1, QuantScheme(4, 32), 40, 96), QuantScheme(4, 32))
+    x = normal(2, 531, 96)
+    together = core.product(packed_matrix(weight), x)
+    for first in (0, 500):
+        apart = core.product(packed_matrix(weight), x[first : first + 20])
+        assert np.array_equal(apart, together[first : first + 20])
+
+
+@pytest.mark.parametrize("nan", [0x7E00, 0x7FFF, 0xFFFF])
+def test_scales_that_are_not_numbers_stay_visible(core, nan):
+    weight = pack(random_levels(1, QuantScheme(4, 32), 20, 64), QuantScheme(4, 32))
+    weight.scales.view(np.uint16)[...] = nan
+    for tokens in (1, 9):
+        assert np.isnan(core.product(packed_matrix(weight), normal(2, tokens, 64))).all()
 
 
 @FEW

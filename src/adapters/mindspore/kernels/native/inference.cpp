@@ -2,6 +2,7 @@
 //
 // Functions that can refuse their input return 0 when done and 1 when refused, 2 when memory is short.
 #include <new>
+#include <string>
 
 #include "core/decoder.h"
 #include "core/processor.h"
@@ -27,7 +28,14 @@ extern "C" {
 // Whether this processor has the instructions that the library was compiled for.
 int glm3_runs_here() { return glm3::runs_here(); }
 
-const char* glm3_dot_name() { return glm3::detail::kDotName; }
+// The instructions that products use.
+const char* glm3_dot_name() {
+  static const std::string name = std::string(glm3::detail::kDotName) + (glm3::Tiles::available() ? ", AMX" : "");
+  return name.c_str();
+}
+
+// The fewest tokens whose products with packed weights are computed in tiles of bfloat16, or 0: never.
+Index glm3_bfloat16_tokens() { return glm3::Tiles::available() ? glm3::detail::kFewPackedTokens + 1 : 0; }
 
 void glm3_widen(Index storage, const void* x, float* y, Index size) {
   using namespace glm3;

@@ -1,6 +1,5 @@
-// What this machine can do at most, for benchmarks: bytes read and dot products taken by the same threads.
-#include "core/dot.h"
-#include "core/pool.h"
+// What this machine can do at most, for benchmarks: bytes read and numbers multiplied by the same threads.
+#include "core/bfloat16_product.h"
 
 using glm3::Index;
 
@@ -10,6 +9,50 @@ namespace {
 template <class Value>
 void keep(const Value& value) {
   asm volatile("" : : "g"(&value) : "memory");
+}
+
+constexpr int kDots = 12;
+constexpr Index kDotOperations = Index{kDots} * 2 * 4 * glm3::kChannels;
+constexpr Index kTileSteps = 4, kTileOperations = kTileSteps * 4 * 2 * glm3::kTileSide * glm3::kTileSize;
+
+void take_dots(Index rounds, int bits, int thread) {
+  glm3::Ints sums[kDots];
+  for (int i = 0; i < kDots; ++i) sums[i] = glm3::splat_ints(i);
+  std::uint8_t bytes[glm3::kLevelBytes];
+  for (int i = 0; i < glm3::kLevelBytes; ++i) bytes[i] = static_cast<std::uint8_t>((i + thread) % 15);
+  const glm3::LevelVec levels = glm3::load_levels(bytes);
+  for (Index round = 0; round < rounds; ++round) {
+    std::int32_t inputs = static_cast<std::int32_t>(round) * 0x01010101;
+#pragma GCC unroll 12
+    for (int i = 0; i < kDots; ++i) {
+      if (bits == 4) {
+        glm3::add_dot<4>(sums[i], levels, inputs);
+      } else {
+        glm3::add_dot<8>(sums[i], levels, inputs);
+      }
+    }
+  }
+  glm3::Ints total = sums[0];
+  for (int i = 1; i < kDots; ++i)
+    for (int p = 0; p < glm3::kParts; ++p) total.part[p] += sums[i].part[p];
+  keep(total);
+}
+
+// With numbers of many bits: processors multiply zeros faster.
+void multiply_tiles(Index rounds) {
+  constexpr Index kInputs = kTileSteps * glm3::kTileSize, kBits = 0x3c00;
+  glm3::Scratch<glm3::BFloat16> inputs, weights;
+  glm3::BFloat16 *x = inputs.of(2 * kInputs), *w = weights.of(2 * kInputs);
+  for (Index i = 0; i < 2 * kInputs; ++i) {
+    x[i].bits = static_cast<std::uint16_t>(kBits | (i * 40503 & 0x83ff));
+    w[i].bits = static_cast<std::uint16_t>(kBits | (i * 30011 & 0x83ff));
+  }
+  glm3::Scratch<float> scratch;
+  float* sums = scratch.of(4 * glm3::kTileSide * glm3::kTileSide);
+  std::memset(sums, 0, 4 * glm3::kTileSide * glm3::kTileSide * sizeof(float));
+  const glm3::Tiles tiles;
+  for (Index round = 0; round < rounds; ++round) tiles.multiply_add<2>(x, kInputs, w, kTileSteps, sums, [] {});
+  keep(sums[0]);
 }
 
 }  // namespace
@@ -36,33 +79,18 @@ float glm3_read(const float* data, Index size) {
   return total;
 }
 
-// Takes `rounds` times 12 dot products of levels with inputs, all in registers, on every thread.
-//
-// Each is 2 * 4 * 16 operations.
-void glm3_dots(Index rounds, int bits) {
+// Multiplies on every thread, `rounds` times, what stays in registers and the first cache, as products of so many
+// tokens with weights of so many bits do. Returns how many operations that was.
+Index glm3_multiply(Index rounds, int bits, Index tokens) {
+  const bool tiled = tokens > glm3::detail::kFewPackedTokens && glm3::Tiles::available();
   glm3::pool_tasks(glm3::Pool::size(), 1 << 30, [&](Index, int thread) {
-    constexpr int kSums = 12;
-    glm3::Ints sums[kSums];
-    for (int i = 0; i < kSums; ++i) sums[i] = glm3::splat_ints(i);
-    std::uint8_t bytes[glm3::kLevelBytes];
-    for (int i = 0; i < glm3::kLevelBytes; ++i) bytes[i] = static_cast<std::uint8_t>((i + thread) % 15);
-    const glm3::LevelVec levels = glm3::load_levels(bytes);
-    for (Index round = 0; round < rounds; ++round) {
-      std::int32_t inputs = static_cast<std::int32_t>(round) * 0x01010101;
-#pragma GCC unroll 12
-      for (int i = 0; i < kSums; ++i) {
-        if (bits == 4) {
-          glm3::add_dot<4>(sums[i], levels, inputs);
-        } else {
-          glm3::add_dot<8>(sums[i], levels, inputs);
-        }
-      }
+    if (tiled) {
+      multiply_tiles(rounds);
+    } else {
+      take_dots(rounds, bits, thread);
     }
-    glm3::Ints total = sums[0];
-    for (int i = 1; i < kSums; ++i)
-      for (int p = 0; p < glm3::kParts; ++p) total.part[p] += sums[i].part[p];
-    keep(total);
   });
+  return glm3::Pool::size() * rounds * (tiled ? kTileOperations : kDotOperations);
 }
 
 }  // extern "C"

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "packed_product.h"
+#include "bfloat16_product.h"
 #include "tile_product.h"
 
 namespace glm3 {
@@ -111,11 +112,17 @@ inline void dense_product(const Matrix& m, const float* x, Index tokens, Scratch
 // What products keep between calls: rounded inputs and room for sums.
 struct ProductSpace {
   RoundedInputs inputs;
+  BFloat16Inputs tiles;
   Scratch<float> sums, padded;
+  Scratch<BFloat16> weights;
 };
 
 // output = x (tokens, in) times a weight of any storage, with its bias and residual.
 inline void product(const Matrix& m, const float* x, Index tokens, ProductSpace& space, const Output& output) {
+  if (m.is_packed() && tokens > detail::kFewPackedTokens && Tiles::available()) {
+    space.tiles.round(x, tokens, m.in);
+    return bfloat16_product(m, space.tiles, space.weights, space.sums, output);
+  }
   if (m.is_packed()) {
     space.inputs.round(x, tokens, m.in, m.padded_in());
     return packed_product(m, space.inputs, space.sums, output);

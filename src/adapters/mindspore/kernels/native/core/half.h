@@ -98,10 +98,19 @@ inline void store(Float16* target, Vec value, Full = {}) {
 #endif
 }
 
-inline void store(Float16* target, Vec value, Tail tail) {
-  Float16 padded[kLanes];
+// Rounds to nearest, ties to even; a NaN stays one.
+inline void store(BFloat16* target, Vec value, Full = {}) {
+  const WordVec bits = reinterpret_cast<WordVec>(value);
+  const WordVec rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+  const ShortVec narrow = __builtin_convertvector(value == value ? rounded : bits >> 16 | 0x40u, ShortVec);
+  std::memcpy(target, &narrow, sizeof narrow);
+}
+
+template <class Half>
+inline void store(Half* target, Vec value, Tail tail) {
+  Half padded[kLanes];
   store(padded, value);
-  std::memcpy(target, padded, tail.count * sizeof(Float16));
+  std::memcpy(target, padded, tail.count * sizeof(Half));
 }
 
 }  // namespace glm3

@@ -7,27 +7,11 @@
 
 #include "matrix.h"
 #include "pool.h"
+#include "scratch.h"
 
 namespace glm3 {
 
 constexpr Index kTileTokens = 8;  // the most tokens whose inputs lie interleaved
-
-// Uninitialised memory that is kept between calls and grows as needed; float's alignment is a cache line.
-template <class Value>
-class Scratch {
- public:
-  Value* of(Index size) {
-    if (size > size_) {
-      buffer_ = std::make_unique<Buffer>(ceil_div(size * static_cast<Index>(sizeof(Value)), sizeof(float)));
-      size_ = size;
-    }
-    return reinterpret_cast<Value*>(buffer_->data());
-  }
-
- private:
-  std::unique_ptr<Buffer> buffer_;
-  Index size_ = 0;
-};
 
 // Rounded inputs of a tile of `tokens` tokens. Four inputs of each token follow each other, then the next four.
 // Each step of 32 inputs has a scale, and the sum of its rounded inputs, for each token.
