@@ -47,7 +47,7 @@ def check_packed_product(product, drawn, seed, tokens, *, biased, added, in_bflo
     expected = product_oracle(numbers, x, bias, residual)
     # A zero point is multiplied apart from the levels, so both sizes count.
     largest = np.abs(numbers) + np.abs(rounded.scales.astype(np.float64)).max() * scheme.levels
-    scale = np.abs(x).astype(np.float64) @ largest.T + np.abs(expected)
+    scale = product_oracle(largest, np.abs(x), *_sizes(bias, residual))
     actual = product(weight, x, bias, residual)
     assert_close(actual, expected, scale, 4e-6)
 
@@ -60,4 +60,8 @@ def check_plain_product(product, seed, dtype, shape, tokens, *, added):
     numbers = numbers_of(carrier, dtype)
     expected = product_oracle(numbers, x, bias, residual)
     actual = product(carrier, dtype, x, bias, residual)
-    assert_close(actual, expected, np.abs(x) @ np.abs(numbers).T + np.abs(expected))
+    assert_close(actual, expected, product_oracle(np.abs(numbers), np.abs(x), *_sizes(bias, residual)))
+
+
+def _sizes(*terms):
+    return [None if term is None else np.abs(term) for term in terms]
