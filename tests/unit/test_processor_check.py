@@ -91,8 +91,8 @@ def answer(tmp_path_factory):
     """Return what says whether a library runs, on an emulated processor or on this one."""
     if platform.machine() != "x86_64":
         pytest.skip("lesser processors of this kind are not emulated here")
-    folder = tmp_path_factory.mktemp("check")
-    loader = built(folder / "load.cpp", LOADER, "-ldl")
+    folder = tmp_path_factory.mktemp("load")
+    loader = built(folder / "load.cpp", LOADER, "-ldl", compiler=usual_compiler())
 
     def ask(library, processor=None):
         emulator = []
@@ -105,19 +105,28 @@ def answer(tmp_path_factory):
     return ask
 
 
-@pytest.fixture(scope="module")
-def check(tmp_path_factory):
+@pytest.fixture(scope="module", params=["usual", "clang++"])
+def check(request, tmp_path_factory):
     """Return what builds a library that holds nothing but the check."""
+    if request.param == "clang++":
+        require_programs(("clang++",), ("clang",))
+    compiler = usual_compiler() if request.param == "usual" else ("clang++",)
     folder = tmp_path_factory.mktemp("check")
-    return cache(lambda option: built(folder / f"{option}.cpp", CHECK, *FLAGS, option))
+    flags = [flag for flag in FLAGS if flag != "-fopenmp"]
+    return cache(lambda option: built(folder / f"{option}.cpp", CHECK, *flags, option, compiler=compiler))
 
 
-def built(source, text, *flags):
-    if find_compiler() is None:
+def usual_compiler():
+    compiler = find_compiler()
+    if compiler is None:
         pytest.skip("no C++ compiler on this machine")
+    return compiler.command
+
+
+def built(source, text, *flags, compiler):
     source.write_text(text)
     product = source.with_suffix(".out")
-    subprocess.run([*find_compiler().command, f"-I{SOURCES}", source, "-o", product, *flags], check=True)
+    subprocess.run([*compiler, f"-I{SOURCES}", source, "-o", product, *flags], check=True)
     return product
 
 
@@ -125,6 +134,10 @@ def built(source, text, *flags):
 @pytest.mark.parametrize("target", LEVELS)
 def test_a_library_runs_where_its_level_is(answer, check, target, processor):
     assert answer(check(f"-march={target}"), processor) == (PROCESSORS[processor] >= LEVELS[target])
+
+
+def test_a_library_for_this_processor_does_not_run_on_the_first_of_its_kind(answer, check):
+    assert answer(check("-march=native"), "qemu64") == 0
 
 
 @pytest.mark.parametrize("target", [target for target in TARGETS if target in LEVELS])

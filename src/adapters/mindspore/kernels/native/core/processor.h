@@ -16,14 +16,9 @@ namespace glm3 {
 
 namespace detail {
 
-// What a processor says it has, a bit for each set of instructions.
-struct Words {
-  std::uint64_t word[8];
-};
-
-// The bits of a set, and whether the compiler was free to use it.
+// Bits of a word in which processors say what they have, and whether the compiler was free to use it.
 struct InstructionSet {
-  bool needed;
+  bool free;
   int word;
   std::uint64_t bits;
 };
@@ -38,6 +33,8 @@ constexpr std::uint64_t bit(int place) { return std::uint64_t{1} << place; }
 
 // Registers that CPUID fills, named by leaf as Intel's manual numbers them, and what the system saves (XCR0).
 enum Word { k1C, k7B, k7C, k7D, k71A, k71D, k80000001C, kSaved };
+
+constexpr unsigned kTellsSaved = 1u << 27;  // of k1C: XGETBV is there
 
 constexpr InstructionSet kInstructionSets[] = {
     {GLM3_SET(__SSE3__), k1C, bit(0)},
@@ -80,40 +77,6 @@ constexpr InstructionSet kInstructionSets[] = {
     {GLM3_SET(__APX_F__), kSaved, bit(19)},
 };
 
-constexpr std::uint64_t kSavesRegisters = bit(27);  // of k1C: XGETBV tells which
-
-// For functions that run before it is known what may run: instructions of the first such processors only.
-#define GLM3_EVERYWHERE \
-  __attribute__((noinline, target("arch=x86-64,no-sse3,no-popcnt,no-lzcnt,no-movbe,no-bmi,no-bmi2")))
-
-GLM3_EVERYWHERE inline Words processor_words() {
-  Words words{};
-  unsigned a, b, c, d;
-  __cpuid(0, a, b, c, d);
-  const unsigned last = a;
-  __cpuid(1, a, b, c, d);
-  words.word[k1C] = c;
-  if (c & kSavesRegisters) {
-    unsigned low, high;
-    asm("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    words.word[kSaved] = low;
-  }
-  if (last >= 7) {
-    __cpuid_count(7, 0, a, b, c, d);
-    words.word[k7B] = b, words.word[k7C] = c, words.word[k7D] = d;
-    if (a >= 1) {
-      __cpuid_count(7, 1, a, b, c, d);
-      words.word[k71A] = a, words.word[k71D] = d;
-    }
-  }
-  __cpuid(0x80000000u, a, b, c, d);
-  if (a >= 0x80000001u) {
-    __cpuid(0x80000001u, a, b, c, d);
-    words.word[k80000001C] = c;
-  }
-  return words;
-}
-
 #elif defined(__aarch64__) && defined(__linux__)
 
 enum Word { kHwcap, kHwcap2 };
@@ -139,39 +102,63 @@ constexpr InstructionSet kInstructionSets[] = {
     {GLM3_SET(__ARM_FEATURE_MOPS), kHwcap2, bit(43)},
 };
 
-#define GLM3_EVERYWHERE __attribute__((noinline))
+#else
 
-GLM3_EVERYWHERE inline Words processor_words() { return {{getauxval(AT_HWCAP), getauxval(AT_HWCAP2)}}; }
-
-#else  // of others nothing is known
-
-constexpr InstructionSet kInstructionSets[] = {{false, 0, 0}};
-
-#define GLM3_EVERYWHERE
-
-inline Words processor_words() { return {}; }
+constexpr InstructionSet kInstructionSets[] = {{false, 0, 0}};  // nothing is known of others
 
 #endif
 
-constexpr Words needed_words() {
-  Words words{};
+#undef GLM3_SET
+#undef GLM3_TEXT
+
+constexpr std::uint64_t needed_bits(int word) {
+  std::uint64_t bits = 0;
   for (const InstructionSet& set : kInstructionSets)
-    if (set.needed) words.word[set.word] |= set.bits;
-  return words;
+    if (set.free && set.word == word) bits |= set.bits;
+  return bits;
 }
+
+// What a word must say for the library to run.
+template <int kWord>
+constexpr std::uint64_t kNeeded = needed_bits(kWord);
 
 }  // namespace detail
 
-GLM3_EVERYWHERE inline bool runs_here() {
-  constexpr detail::Words needed = detail::needed_words();
-  const detail::Words present = detail::processor_words();
-  for (int i = 0; i < 8; ++i)
-    if (needed.word[i] & ~present.word[i]) return false;
-  return true;
+#if defined(__x86_64__)
+
+// Runs before it is known what may run: on instructions of the first such processors, which is why nothing is called,
+// and nothing kept in memory, which a compiler might clear with wider ones all the same.
+__attribute__((noinline, target("arch=x86-64,general-regs-only,no-popcnt,no-lzcnt,no-movbe,no-bmi,no-bmi2,no-tbm")))
+inline bool runs_here() {
+  using namespace detail;
+  unsigned a, b, c, d, last, saved = 0, later_a = 0, later_d = 0;
+  __cpuid(0, last, b, c, d);
+  __cpuid(1, a, b, c, d);
+  if (c & kTellsSaved) asm("xgetbv" : "=a"(saved), "=d"(d) : "c"(0));
+  std::uint64_t lacking = (kNeeded<k1C> & ~c) | (kNeeded<kSaved> & ~saved);
+  a = b = c = d = 0;
+  if (last >= 7) __cpuid_count(7, 0, a, b, c, d);
+  lacking |= (kNeeded<k7B> & ~b) | (kNeeded<k7C> & ~c) | (kNeeded<k7D> & ~d);
+  if (a >= 1) __cpuid_count(7, 1, later_a, b, c, later_d);
+  lacking |= (kNeeded<k71A> & ~later_a) | (kNeeded<k71D> & ~later_d);
+  __cpuid(0x80000000u, last, b, c, d);
+  c = 0;
+  if (last > 0x80000000u) __cpuid(0x80000001u, a, b, c, d);
+  lacking |= kNeeded<k80000001C> & ~c;
+  return lacking == 0;
 }
 
-#undef GLM3_EVERYWHERE
-#undef GLM3_SET
-#undef GLM3_TEXT
+#elif defined(__aarch64__) && defined(__linux__)
+
+inline bool runs_here() {
+  using namespace detail;
+  return ((kNeeded<kHwcap> & ~getauxval(AT_HWCAP)) | (kNeeded<kHwcap2> & ~getauxval(AT_HWCAP2))) == 0;
+}
+
+#else
+
+inline bool runs_here() { return true; }
+
+#endif
 
 }  // namespace glm3
