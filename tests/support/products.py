@@ -35,7 +35,7 @@ def to_bfloat16(numbers):
 
 
 def check_packed_product(product, drawn, seed, tokens, *, biased, added, in_bfloat16=False):
-    """Rounded inputs times levels are exact in integers; only scaled sums round, and the weights in bfloat16."""
+    """Rounded inputs times levels are exact in integers; only scaled sums round, and weights in bfloat16."""
     scheme, rounded = drawn
     weight = pack(rounded, scheme)
     x = exactly_rounded(seed, tokens, weight.shape[1])
