@@ -162,7 +162,7 @@ def _judge_hardware(host: HostFacts) -> Iterator[Finding]:
             "compiler",
             Status.WARN,
             "no C++ compiler found",
-            "install g++ or clang++, or set CXX; without one only the stock kernels are available",
+            "install g++, or clang++ and libomp, or set CXX; without one only stock kernels are available",
         )
     else:
         yield Finding("compiler", Status.OK, f"{host.compiler.path}: {host.compiler.version}")

@@ -1,17 +1,12 @@
-"""Call the inference kernels without MindSpore, compiled for any processor that this machine can be."""
+"""Call the inference kernels without MindSpore."""
 
 from __future__ import annotations
 
 import ctypes
-import platform
-import shlex
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int64, c_void_p
-from functools import cache
-from pathlib import Path
 
 import numpy as np
-import pytest
 
 from glm3.adapters.mindspore.inference import structures
 from glm3.adapters.mindspore.inference.structures import (
@@ -22,62 +17,12 @@ from glm3.adapters.mindspore.inference.structures import (
     Span,
     packed_matrix,
 )
-from glm3.adapters.mindspore.kernels.compiler import find_compiler, kernel_library
 from glm3.domain.quantization import PackedWeight, QuantScheme, packed_shapes
 from glm3.domain.tensors import DType, to_float32
-from glm3.entrypoints.paths import cache_folder
+from support.libraries import kernel_build
 
 GUARD = 64  # numbers before and behind each output that no kernel may touch
 CANARY = np.float32(-1234.5)
-
-# What each x86-64 target needs, from the narrowest on. Elsewhere only the machine itself is tried.
-PLAIN_TILES = "tiles in plain C++"
-TARGETS = {
-    "x86-64": set(),
-    "x86-64-v3": {"avx2", "fma", "f16c"},
-    "alderlake": {"avx_vnni", "avx2", "fma", "f16c", "bmi2", "gfni"},
-    "skylake-avx512": {"avx512f", "avx512bw"},
-    "native": set(),
-    PLAIN_TILES: set(),
-}
-
-
-@cache
-def cpu_flags() -> frozenset[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return frozenset()
-    lines = [line for line in text.splitlines() if line.startswith(("flags", "Features"))]
-    return frozenset(lines[0].split(":")[1].split()) if lines else frozenset()
-
-
-@cache
-def inference_core(target: str) -> InferenceCore:
-    """Return the kernels compiled for ``target``; skip where this machine cannot run or make them."""
-    if target == PLAIN_TILES:
-        return _plain_tiles()
-    if target != "native" and platform.machine() != "x86_64":
-        pytest.skip(f"{target} is no processor of this kind")
-    if lacking := TARGETS[target] - cpu_flags():
-        pytest.skip(f"this processor lacks {', '.join(sorted(lacking))}")
-    build = kernel_library(cache_folder() / "kernels", unit="inference.cpp", target=target)
-    if build is None:
-        pytest.skip("no C++ compiler on this machine")
-    return InferenceCore(build.path)
-
-
-def _plain_tiles() -> InferenceCore:
-    """Return the kernels with tiles that any processor multiplies, by what the instructions do."""
-    compiler = find_compiler()
-    if compiler is None:
-        pytest.skip("no C++ compiler on this machine")
-    oldest = "x86-64" if platform.machine() == "x86_64" else "native"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CXX", shlex.join([*compiler.command, "-DGLM3_PLAIN_TILES"]))
-        build = kernel_library(cache_folder() / "kernels", unit="inference.cpp", target=oldest)
-    assert build is not None
-    return InferenceCore(build.path)
 
 
 class CachedAttention(Structure):
@@ -140,9 +85,8 @@ class LayerStore:
 class InferenceCore:
     """The C functions of the library, with numpy arrays in and out."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.library = ctypes.CDLL(str(path))
+    def __init__(self, target: str) -> None:
+        self.library = ctypes.CDLL(str(kernel_build(target).path))
         self.library.glm3_dot_name.restype = c_char_p
         self.library.glm3_quantize.restype = c_int64
         self.library.glm3_bfloat16_tokens.restype = c_int64

@@ -5,25 +5,15 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from ctypes import c_double, c_float, c_int, c_int64, c_uint32, c_void_p
-from functools import cache
 
 import numpy as np
-import pytest
 
-from glm3.adapters.mindspore.kernels.compiler import KernelBuild, kernel_library
-from glm3.entrypoints.paths import cache_folder
+from support.libraries import kernel_build
+
+__all__ = ["AttentionShape", "NativeCore", "kernel_build"]
 
 GUARD = 64  # numbers before and behind each output that no kernel may touch
 CANARY = np.float32(-1234.5)
-
-
-@cache
-def kernel_build() -> KernelBuild:
-    """Return the library for this machine; skip the test where no compiler is."""
-    build = kernel_library(cache_folder() / "kernels")
-    if build is None:
-        pytest.skip("no C++ compiler on this machine")
-    return build
 
 
 class AttentionShape(ctypes.Structure):
@@ -39,8 +29,8 @@ class AttentionShape(ctypes.Structure):
 class NativeCore:
     """The C functions of the library, with numpy arrays in and out."""
 
-    def __init__(self) -> None:
-        self.library = ctypes.CDLL(str(kernel_build().path))
+    def __init__(self, target: str) -> None:
+        self.library = ctypes.CDLL(str(kernel_build(target).path))
         self.library.glm3_sum_of_squares.restype = c_double
 
     def set_threads(self, threads: int) -> None:

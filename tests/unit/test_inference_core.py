@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from glm3.domain.quantization import QuantScheme, dequantize, pack, quantize_rows
 from glm3.domain.tensors import DType, from_float32, to_float32
 from support.inference_core import (
-    TARGETS,
+    InferenceCore,
     LayerStore,
     Matrix,
-    inference_core,
     numbers_of,
     packed_matrix,
     plain_matrix,
 )
+from support.libraries import BUILDS
 from support.products import check_packed_product, check_plain_product, exactly_rounded, normal
 from support.quantization import SCHEMES, random_levels, rounded_weights
 
@@ -28,9 +28,9 @@ FLOATING = (DType.FLOAT32, DType.FLOAT16, DType.BFLOAT16)
 FEW = settings(max_examples=40, deadline=None)
 
 
-@pytest.fixture(scope="module", params=TARGETS)
+@pytest.fixture(scope="module", params=BUILDS)
 def core(request):
-    return inference_core(request.param)
+    return InferenceCore(request.param)
 
 
 @FEW

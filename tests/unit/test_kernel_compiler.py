@@ -99,12 +99,6 @@ def test_cxx_that_does_not_run_is_an_error_not_a_silent_fallback(monkeypatch):
         find_compiler()
 
 
-@pytest.mark.skipif(shutil.which("clang++") is None, reason="no clang++ on this machine")
-def test_clang_builds_the_kernels_too(tmp_path, monkeypatch):
-    monkeypatch.setenv("CXX", "clang++")
-    assert kernel_library(tmp_path).compiled
-
-
 def test_a_library_for_another_processor_is_built_again(tmp_path, sources):
     """It would end the process at its first unknown instruction."""
     first = kernel_library(tmp_path / "cache", sources=sources)
@@ -156,7 +150,7 @@ def cheap_library(folder, *, report):
 
 def test_the_library_names_its_instructions():
     facts = json.loads(kernel_build().path.with_suffix(".json").read_text())
-    assert facts["instructions"] in (
+    assert facts["instructions"].removesuffix(", AMX") in (
         "AVX-512 VNNI",
         "AVX-512",
         "AVX VNNI",

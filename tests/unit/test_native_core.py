@@ -1,4 +1,5 @@
-"""The native kernels, called without MindSpore, against float64 numpy.
+"""The native kernels, called without MindSpore, against float64 numpy, for every kind of processor that this
+machine can be.
 
 Every call also checks that nothing beside its outputs is written.
 """
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support import oracles
+from support.libraries import BUILDS
 from support.native import AttentionShape, NativeCore
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -19,9 +21,9 @@ WIDTHS = st.integers(1, 150)
 FEW = settings(max_examples=40, deadline=None)
 
 
-@pytest.fixture(scope="module")
-def core():
-    return NativeCore()
+@pytest.fixture(scope="module", params=BUILDS)
+def core(request):
+    return NativeCore(request.param)
 
 
 def draw(seed, *shapes, scale=1.0):

@@ -13,7 +13,7 @@ import pytest
 
 from glm3.adapters.mindspore.kernels.compiler import FLAGS, SOURCES, find_compiler
 from support.arm_core import EMULATOR, arm_program
-from support.inference_core import TARGETS, cpu_flags, inference_core
+from support.libraries import TARGETS, cpu_flags, kernel_build
 from support.packages import require_programs
 
 pytestmark = pytest.mark.slow
@@ -142,7 +142,7 @@ def test_a_library_for_this_processor_does_not_run_on_the_first_of_its_kind(answ
 
 @pytest.mark.parametrize("target", [target for target in TARGETS if target in LEVELS])
 def test_the_kernels_answer_before_anything_else_runs(answer, target):
-    library = inference_core(target).path
+    library = kernel_build(target).path
     for processor, level in PROCESSORS.items():
         assert answer(library, processor) == (level >= LEVELS[target])
 

@@ -16,9 +16,11 @@ _prepared: str | None = None
 
 _ENVIRONMENT = {
     "GLOG_v": "3",  # errors only; level 1 prints hundreds of lines
-    # Without it idle OpenMP workers spin and take the cores from MindSpore's own pool: a training step of
-    # 300 ms took 510 ms on 2 cores. Both libraries read their variable when they are loaded.
+    # Without them idle OpenMP workers spin and take the cores from MindSpore's own pool: a training step of
+    # 300 ms took 510 ms on 2 cores with g++'s, one of 230 ms took 280 to 410 ms with clang++'s. All libraries
+    # read their variable when they are loaded.
     "GOMP_SPINCOUNT": "1000",
+    "KMP_BLOCKTIME": "0",
 }
 
 

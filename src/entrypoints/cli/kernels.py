@@ -40,7 +40,8 @@ def build(
 ) -> None:
     """Compile the CPU kernels for this machine, unless they are there, and print where they are.
 
-    The first model that is loaded does it otherwise. Kernels are kept by source, compiler and processor.
+    The first model that is loaded does it otherwise. Kernels are kept by source, compiler and processor. g++
+    from 11 on and clang++ from 13 on with libomp (Debian: clang libomp-dev) compile them.
     """
     from glm3.entrypoints.cli.loading import container
 

@@ -230,7 +230,7 @@ def _failure(compiler: Compiler, stderr: str, found: str) -> BackendError:
         f"compiling the CPU kernels failed:\n{tail}",
         expected=f"{' '.join(compiler.command)} ({compiler.version}) to build them",
         found=found,
-        hint="set CXX to another C++17 compiler with OpenMP, or choose the stock kernels",
+        hint="set CXX to g++ 11 or later, or to clang++ 13 or later with libomp, or choose the stock kernels",
     )
 
 
