@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
-from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_float, c_int, c_int64, c_void_p
 
 import numpy as np
 
@@ -15,11 +14,10 @@ from glm3.adapters.mindspore.inference.structures import (
     LayerCache,
     Matrix,
     Span,
-    packed_matrix,
 )
 from glm3.domain.quantization import PackedWeight, QuantScheme, packed_shapes
 from glm3.domain.tensors import DType, to_float32
-from support.libraries import kernel_build
+from support.libraries import library
 
 GUARD = 64  # numbers before and behind each output that no kernel may touch
 CANARY = np.float32(-1234.5)
@@ -37,7 +35,12 @@ class CachedAttention(Structure):
 
 def plain_matrix(carrier: np.ndarray, dtype: DType) -> Matrix:
     """Describe numbers stored row by row."""
-    return structures.plain_matrix(_address(carrier), carrier.shape, dtype)
+    return _holding(structures.plain_matrix(_address(carrier), carrier.shape, dtype), carrier)
+
+
+def packed_matrix(weight: PackedWeight) -> Matrix:
+    """Describe a packed weight."""
+    return _holding(structures.packed_matrix(weight), weight.data, weight.scales, weight.zeros)
 
 
 class LayerStore:
@@ -52,7 +55,8 @@ class LayerStore:
             [np.zeros(shape[:3], np.float32) for _ in range(2)] if format_ == "int8" else [None, None]
         )
         self.tables: list[np.ndarray] = []
-        self.layer = LayerCache(*(_address(array) for array in (*self.numbers, *self.scales)))
+        arrays = (*self.numbers, *self.scales)
+        self.layer = _holding(LayerCache(*map(_address, arrays)), *arrays)
 
     def span(self, table: Sequence[int], offset: int, start: int, length: int) -> Span:
         """Describe new tokens of a sequence that has these blocks."""
@@ -83,35 +87,28 @@ class LayerStore:
 
 
 class InferenceCore:
-    """The C functions of the library, with numpy arrays in and out."""
+    """The C functions of a library, with numpy arrays in and out."""
 
-    def __init__(self, target: str) -> None:
-        self.library = ctypes.CDLL(str(kernel_build(target).path))
-        self.library.glm3_dot_name.restype = c_char_p
-        self.library.glm3_quantize.restype = c_int64
-        self.library.glm3_bfloat16_tokens.restype = c_int64
-
-    @property
-    def dot_name(self) -> str:
-        return self.library.glm3_dot_name().decode()
+    def __init__(self, build: str) -> None:
+        self.library = library(build)
 
     @property
     def bfloat16_tokens(self) -> int:
         """The fewest tokens whose inputs and packed weights are rounded to bfloat16; 0: never."""
-        return self.library.glm3_bfloat16_tokens()
+        return self.library.call("bfloat16_tokens", result=c_int64)
 
     def in_bfloat16(self, tokens: int) -> bool:
         return 0 < self.bfloat16_tokens <= tokens
 
     def widen(self, carrier, dtype: DType):
         y = _guarded((carrier.size,))
-        storage, size = c_int64(plain_matrix(carrier.reshape(1, -1), dtype).storage), c_int64(carrier.size)
-        self.library.glm3_widen(storage, c_void_p(_address(carrier)), c_void_p(_address(y)), size)
+        storage = c_int64(plain_matrix(carrier.reshape(1, -1), dtype).storage)
+        self.library.call("widen", storage, carrier, y, c_int64(carrier.size))
         return _checked(y)
 
     def narrow(self, x):
         y = np.zeros(x.size, np.float16)
-        self.library.glm3_narrow(c_void_p(_address(x)), c_void_p(_address(y)), c_int64(x.size))
+        self.library.call("narrow", x, y, c_int64(x.size))
         return y
 
     def quantize(self, source: Matrix, scheme: QuantScheme) -> PackedWeight:
@@ -123,44 +120,43 @@ class InferenceCore:
             np.full(shapes.scales, np.nan, scheme.scale_dtype),
             None if shapes.zeros is None else np.full(shapes.zeros, 0xA5, np.uint8),
         ]
-        addresses = (c_void_p * 3)(*(_address(array) for array in arrays))
+        addresses = _holding((c_void_p * 3)(*map(_address, arrays)), *arrays)
         weight = PackedWeight(scheme, shape, *arrays)
-        target = packed_matrix(weight)
-        bad = self.library.glm3_quantize(byref(source), byref(target), addresses)
+        bad = self.library.call("quantize", source, packed_matrix(weight), addresses, result=c_int64)
         if bad != -1:
             raise ValueError(f"channel {bad}")
         return weight
 
     def take_rows(self, matrix: Matrix, ids):
         y = _guarded((len(ids), matrix.inputs))
-        pointers = (c_void_p(_address(np.asarray(ids, np.int32))), c_void_p(_address(y)))
-        _require(self.library.glm3_take_rows(byref(matrix), *pointers, c_int64(len(ids))))
+        self._ask("take_rows", matrix, np.asarray(ids, np.int32), y, c_int64(len(ids)))
         return _checked(y)
 
     def product(self, matrix: Matrix, x, bias=None, residual=None, y=None):
         """Return the product, into ``y`` if given; ``x`` may be its residual."""
         tokens = len(x)
         guarded = _guarded((tokens, matrix.out)) if y is None else None
-        pointers = (c_void_p(_address(array)) for array in (x, bias, residual, guarded if y is None else y))
-        _require(self.library.glm3_product(byref(matrix), *pointers, c_int64(tokens)))
+        self._ask("product", matrix, x, bias, residual, guarded if y is None else y, c_int64(tokens))
         return _checked(guarded) if y is None else y
 
     def cached_attention(self, store: LayerStore, num_heads: int, cos, sin, qkv, spans: Sequence[Span]):
         as_floats = [array.ctypes.data_as(POINTER(c_float)) for array in (cos, sin)]
         attention = CachedAttention(store.shape, num_heads, *as_floats, 2 * cos.shape[1])
         out = _guarded((len(qkv), num_heads * store.shape.head_dim))
-        array = (Span * len(spans))(*spans)
-        _require(
-            self.library.glm3_cached_attention(
-                byref(attention),
-                byref(store.layer),
-                c_void_p(_address(qkv)),
-                array,
-                c_int64(len(spans)),
-                c_void_p(_address(out)),
-            )
+        self._ask(
+            "cached_attention",
+            _holding(attention, cos, sin),
+            store.layer,
+            qkv,
+            _holding((Span * len(spans))(*spans), *store.tables),
+            c_int64(len(spans)),
+            out,
         )
         return _checked(out)
+
+    def _ask(self, name: str, *arguments) -> None:
+        if outcome := self.library.call(name, *arguments, result=c_int):
+            raise ValueError(f"refused with {outcome}")
 
 
 def product_oracle(weight64, x, bias=None, residual=None):
@@ -181,6 +177,12 @@ def _address(array) -> int | None:
     return array.ctypes.data
 
 
+def _holding(structure, *arrays):
+    """Keep arrays beside a structure that has their addresses."""
+    structure.arrays = arrays
+    return structure
+
+
 def _guarded(shape):
     flat = np.full(int(np.prod(shape)) + 2 * GUARD, CANARY, np.float32)
     return flat[GUARD : len(flat) - GUARD].reshape(shape)
@@ -191,8 +193,3 @@ def _checked(array):
     assert (flat[:GUARD] == CANARY).all(), "wrote before its output"
     assert (flat[len(flat) - GUARD :] == CANARY).all(), "wrote behind its output"
     return array.copy()
-
-
-def _require(outcome: int) -> None:
-    if outcome:
-        raise ValueError(f"refused with {outcome}")

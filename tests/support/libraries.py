@@ -1,20 +1,24 @@
-"""The kernel library as it is compiled for other processors than this one, and by another compiler."""
+"""The kernel library as compiled for other processors than this one, and by another compiler."""
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import shlex
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 import pytest
 
 from glm3.adapters.mindspore.kernels.compiler import KernelBuild, find_compiler, kernel_library
 from glm3.entrypoints.paths import cache_folder
+from support.arm_core import ARCHITECTURES, EmulatedLibrary
 from support.packages import install_packages
 
-__all__ = ["BUILDS", "TARGETS", "cpu_flags", "kernel_build"]
+__all__ = ["BUILDS", "TARGETS", "Library", "cpu_flags", "kernel_build", "library"]
 
 PLAIN_TILES = "tiles in plain C++"
 CLANG = "clang++"
@@ -29,7 +33,48 @@ TARGETS = {
     PLAIN_TILES: set(),
 }
 
-BUILDS = [*TARGETS, pytest.param(CLANG, marks=pytest.mark.slow)]
+BUILDS = [*TARGETS, *(pytest.param(name, marks=pytest.mark.slow) for name in (CLANG, *ARCHITECTURES))]
+
+
+class Library(Protocol):
+    """The C functions, on whatever processor."""
+
+    dot_name: str
+
+    def call(self, name: str, *arguments, result=None):
+        """Call ``glm3_name`` with addresses of arrays and structures, None, or numbers as ctypes has them.
+
+        What a structure's own addresses are of, its attribute ``arrays`` holds.
+        """
+        ...
+
+
+@cache
+def library(build: str) -> Library:
+    """Return the kernels of one of the ``BUILDS``; skip the test where they cannot be made or run."""
+    return EmulatedLibrary(build) if build in ARCHITECTURES else NativeLibrary(kernel_build(build).path)
+
+
+class NativeLibrary:
+    """A library in this process."""
+
+    def __init__(self, path: Path) -> None:
+        self._library = ctypes.CDLL(str(path))
+        self._library.glm3_dot_name.restype = ctypes.c_char_p
+        self.dot_name = self._library.glm3_dot_name().decode()
+
+    def call(self, name: str, *arguments, result=None):
+        function = self._library[f"glm3_{name}"]
+        function.restype = result
+        return function(*map(_argument, arguments))
+
+
+def _argument(argument):
+    if argument is None:
+        return ctypes.c_void_p(None)
+    if isinstance(argument, np.ndarray):
+        return ctypes.c_void_p(argument.ctypes.data)
+    return ctypes.byref(argument) if isinstance(argument, ctypes.Structure | ctypes.Array) else argument
 
 
 @cache

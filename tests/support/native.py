@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from ctypes import c_double, c_float, c_int, c_int64, c_uint32, c_void_p
+from ctypes import c_double, c_float, c_int, c_int64, c_uint32
 
 import numpy as np
 
-from support.libraries import kernel_build
+from support.libraries import kernel_build, library
 
 __all__ = ["AttentionShape", "NativeCore", "kernel_build"]
 
@@ -27,14 +27,13 @@ class AttentionShape(ctypes.Structure):
 
 
 class NativeCore:
-    """The C functions of the library, with numpy arrays in and out."""
+    """The C functions of a library, with numpy arrays in and out."""
 
-    def __init__(self, target: str) -> None:
-        self.library = ctypes.CDLL(str(kernel_build(target).path))
-        self.library.glm3_sum_of_squares.restype = c_double
+    def __init__(self, build: str) -> None:
+        self.library = library(build)
 
     def set_threads(self, threads: int) -> None:
-        self.library.glm3_set_threads(threads)
+        self.library.call("set_threads", c_int(threads))
 
     def exp(self, x):
         return self._call("exp", [x.shape], lambda y: (_in(x), y, c_int64(x.size)))[0]
@@ -80,7 +79,7 @@ class NativeCore:
                 (shape.batch * shape.seq, shape.num_heads * shape.head_dim),
                 (shape.batch, shape.num_heads, shape.seq),
             ],
-            lambda out, lse: (ctypes.byref(shape), _in(cos), _in(sin), _in(qkv), out, lse),
+            lambda out, lse: (shape, _in(cos), _in(sin), _in(qkv), out, lse),
         )
 
     def attention_backward(self, shape, cos, sin, dout, qkv, out, lse):
@@ -88,7 +87,7 @@ class NativeCore:
             "attention_backward",
             [qkv.shape],
             lambda dqkv: (
-                ctypes.byref(shape),
+                shape,
                 *(_in(array) for array in (cos, sin, dout, qkv, out, lse)),
                 dqkv,
             ),
@@ -126,7 +125,7 @@ class NativeCore:
         )
 
     def sum_of_squares(self, x) -> float:
-        return self.library.glm3_sum_of_squares(_in(x), c_int64(x.size))
+        return self.library.call("sum_of_squares", _in(x), c_int64(x.size), result=c_double)
 
     def _call(
         self,
@@ -136,8 +135,7 @@ class NativeCore:
         start: Sequence[np.ndarray] = (),
     ) -> list[np.ndarray]:
         """Run a function over fresh outputs and fail if it writes beside them; ValueError if it refuses."""
-        function = getattr(self.library, "glm3_" + name)
-        function.restype = c_int if name.startswith(("attention", "cross_entropy")) else None
+        result = c_int if name.startswith(("attention", "cross_entropy")) else None
         guarded = [np.full(int(np.prod(shape)) + 2 * GUARD, CANARY, np.float32) for shape in shapes]
         outputs = [
             array[GUARD : len(array) - GUARD].reshape(shape)
@@ -145,7 +143,7 @@ class NativeCore:
         ]
         for output, value in zip(outputs, start, strict=False):
             output[...] = value
-        refused = function(*arguments(*(output.ctypes.data_as(c_void_p) for output in outputs)))
+        refused = self.library.call(name, *arguments(*outputs), result=result)
         for array in guarded:
             assert (array[:GUARD] == CANARY).all(), f"{name} wrote before its output"
             assert (array[len(array) - GUARD :] == CANARY).all(), f"{name} wrote behind its output"
@@ -155,15 +153,15 @@ class NativeCore:
         return [output.copy() for output in outputs]
 
 
-def _in(array) -> c_void_p:
+def _in(array) -> np.ndarray:
     assert array.dtype == np.float32
     assert array.flags.c_contiguous
-    return array.ctypes.data_as(c_void_p)
+    return array
 
 
-def _ints(array) -> c_void_p:
+def _ints(array) -> np.ndarray:
     assert array.dtype == np.int32
-    return array.ctypes.data_as(c_void_p)
+    return array
 
 
 def _sizes(array) -> tuple[c_int64, ...]:

@@ -1,5 +1,5 @@
 """The inference kernels, called without MindSpore, against float64 numpy, for every kind of processor that
-this machine can be.
+this machine can be or emulate.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from glm3.domain.quantization import QuantScheme, dequantize, pack, quantize_rows
 from glm3.domain.tensors import DType, from_float32, to_float32
+from support.arm_core import ARCHITECTURES
 from support.inference_core import (
     InferenceCore,
     LayerStore,
@@ -19,7 +20,7 @@ from support.inference_core import (
     packed_matrix,
     plain_matrix,
 )
-from support.libraries import BUILDS
+from support.libraries import BUILDS, library
 from support.products import check_packed_product, check_plain_product, exactly_rounded, normal
 from support.quantization import SCHEMES, random_levels, rounded_weights
 
@@ -31,6 +32,12 @@ FEW = settings(max_examples=40, deadline=None)
 @pytest.fixture(scope="module", params=BUILDS)
 def core(request):
     return InferenceCore(request.param)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("architecture", "name"), ARCHITECTURES.items())
+def test_emulated_kernels_use_the_instructions_they_are_compiled_for(architecture, name):
+    assert library(architecture).dot_name == name
 
 
 @FEW

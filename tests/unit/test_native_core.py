@@ -1,5 +1,5 @@
 """The native kernels, called without MindSpore, against float64 numpy, for every kind of processor that this
-machine can be.
+machine can be or emulate.
 
 Every call also checks that nothing beside its outputs is written.
 """
