@@ -46,49 +46,53 @@ inline Ints pair_up(const Floats& first, const Floats& second) {
   return pairs;
 }
 
-// Widens 32 inputs of a row block to a tile of weights.
+// Widens a vector of levels to rows of a tile of weights: 8 inputs of each channel to 4 rows, or 4 to 2.
 template <int kBits>
-inline void widen_step(const std::uint8_t* levels, const Worth& worth, BFloat16* tile) {
-  constexpr int kInputs = 32 / kBits;  // of each channel in a vector of levels
-#pragma GCC unroll 8
-  for (Index first = 0; first < kStep; first += kInputs, levels += kLevelBytes) {
-    prefetch(levels);
-    const LevelVec vector = load_levels(levels);
-    const auto number = [&](int input) {
-      const int shift = kBits == 4 ? input % 4 * 8 + input / 4 * 4 : input * 8;
-      Floats numbers;
-      for (int p = 0; p < kParts; ++p) {
-        const WordVec level = reinterpret_cast<WordVec>(vector.part[p]) >> shift & ((1u << kBits) - 1);
-        const Vec wide = __builtin_convertvector(reinterpret_cast<IntVec>(level), Vec);
-        numbers.part[p] = wide * worth.scale.part[p] + worth.offset.part[p];
-      }
-      return numbers;
-    };
-#pragma GCC unroll 4
-    for (int input = 0; input < kInputs; input += 2) {
-      const Ints pairs = pair_up(number(input), number(input + 1));
-      std::memcpy(tile + (first + input) / 2 * kTileDepth, &pairs, sizeof pairs);
+inline void widen_vector(const std::uint8_t* levels, const Worth& worth, BFloat16* rows) {
+  const LevelVec vector = load_levels(levels);
+  const auto number = [&](int input) {
+    const int shift = kBits == 4 ? input % 4 * 8 + input / 4 * 4 : input * 8;
+    Floats numbers;
+    for (int p = 0; p < kParts; ++p) {
+      const WordVec level = reinterpret_cast<WordVec>(vector.part[p]) >> shift & ((1u << kBits) - 1);
+      const Vec wide = __builtin_convertvector(reinterpret_cast<IntVec>(level), Vec);
+      numbers.part[p] = wide * worth.scale.part[p] + worth.offset.part[p];
     }
+    return numbers;
+  };
+#pragma GCC unroll 4
+  for (int input = 0; input < 32 / kBits; input += 2) {
+    const Ints pairs = pair_up(number(input), number(input + 1));
+    std::memcpy(rows + input / 2 * kTileDepth, &pairs, sizeof pairs);
   }
 }
 
-// Widens the weights of a pair of row blocks over the steps of a chunk, (steps, 2) tiles, one at a time: the processor
-// does it while it multiplies others. A block past the end repeats the last one.
+// Widens the weights of a pair of row blocks over the steps of a chunk, (steps, 2) tiles, a little at a time: the
+// processor does it while it multiplies others. A block past the end repeats the last one.
 template <int kBits, bool kZeros>
 class Widener {
  public:
   explicit Widener(const Matrix& m) : m_(m), steps_per_group_((m.group > 0 ? m.group : m.padded_in()) / kStep) {}
 
   void begin(Index pair, Index first_step, Index steps, BFloat16* tiles) {
-    first_block_ = 2 * pair, first_step_ = first_step, next_ = 0, end_ = 2 * steps, tiles_ = tiles;
+    first_block_ = 2 * pair, first_step_ = first_step, next_ = 0, end_ = 2 * steps * kVectors, tiles_ = tiles;
   }
 
+  Index vectors() const { return end_; }
+
+  // Widens the next vector of levels, and fetches the same of the next chunk.
   void advance() {
     if (next_ == end_) return;
-    const Index step = first_step_ + next_ / 2, wanted = first_block_ + next_ % 2;
-    const Index block = wanted < m_.blocks() ? wanted : m_.blocks() - 1;
-    const Worth worth = group_worth<kBits, kZeros>(m_, block, step / steps_per_group_);
-    widen_step<kBits>(m_.block(block) + step * kStepBytes, worth, tiles_ + next_ * kTileSize);
+    const Index tile = next_ / kVectors, vector = next_ % kVectors;
+    if (vector == 0) {
+      const Index step = first_step_ + tile / 2, wanted = first_block_ + tile % 2;
+      const Index block = wanted < m_.blocks() ? wanted : m_.blocks() - 1;
+      levels_ = m_.block(block) + step * kStepBytes;
+      worth_ = group_worth<kBits, kZeros>(m_, block, step / steps_per_group_);
+    }
+    __builtin_prefetch(levels_ + BFloat16Inputs::kChunkSteps * kStepBytes, 0, 2);
+    widen_vector<kBits>(levels_, worth_, tiles_ + tile * kTileSize + vector * (kTileSize / kVectors));
+    levels_ += kLevelBytes;
     ++next_;
   }
 
@@ -97,10 +101,12 @@ class Widener {
   }
 
  private:
-  static constexpr Index kStepBytes = kStep * kChannels * kBits / 8;
+  static constexpr Index kStepBytes = kStep * kChannels * kBits / 8, kVectors = kStepBytes / kLevelBytes;
 
   const Matrix& m_;
   Index steps_per_group_, first_block_ = 0, first_step_ = 0, next_ = 0, end_ = 0;
+  const std::uint8_t* levels_ = nullptr;
+  Worth worth_{};
   BFloat16* tiles_ = nullptr;
 };
 
@@ -127,6 +133,7 @@ inline void tiled_pairs(const Matrix& m, Index first, Index end, BFloat16Inputs&
   std::memset(sums, 0, pairs * pair_sums * sizeof(float));
   const Tiles tiles;
   Widener<kBits, kZeros> widener(m);
+  const Index calls = ceil_div(end_tile - first_tile, 2) * inputs.chunk_steps(0);  // while a pair is multiplied
   const auto begin = [&](Index place) {  // the place of a chunk and a pair in the order that they are taken
     const Index chunk = place / pairs;
     if (chunk < inputs.chunks())
@@ -134,11 +141,14 @@ inline void tiled_pairs(const Matrix& m, Index first, Index end, BFloat16Inputs&
                     weights + place % 2 * kTiledWeights);
   };
   begin(0);
+  const Index at_once = ceil_div(widener.vectors(), calls);
   for (Index place = 0; place < inputs.chunks() * pairs; ++place) {
     widener.finish();
     begin(place + 1);
     add_tiles(tiles, inputs, place / pairs, first_tile, end_tile, weights + place % 2 * kTiledWeights,
-              sums + place % pairs * pair_sums, [&] { widener.advance(); });
+              sums + place % pairs * pair_sums, [&] {
+                for (Index i = 0; i < at_once; ++i) widener.advance();
+              });
   }
   const Index first_token = first_tile * kTileSide, last = end_tile * kTileSide;
   for (Index token = first_token; token < last && token < inputs.tokens(); ++token)

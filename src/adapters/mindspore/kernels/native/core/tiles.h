@@ -5,7 +5,7 @@
 
 #include "half.h"
 
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__linux__)
+#if defined(__linux__) && (defined(__AMX_BF16__) || defined(__AMXBF16__))  // the latter: clang++ before 16
 #include <sys/syscall.h>
 #include <unistd.h>
 #define GLM3_AMX 1
