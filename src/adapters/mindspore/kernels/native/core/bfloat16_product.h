@@ -13,7 +13,7 @@ namespace glm3 {
 namespace detail {
 
 constexpr Index kTiledTokens = 512;  // multiplied with weights before the next are, so that they stay in the cache
-constexpr Index kMostPairs = 8;      // of row blocks in a task: inputs are read once for all of them
+constexpr Index kMostPairs = 12;     // of row blocks in a task: inputs are read once for all of them
 constexpr Index kTiledWeights = BFloat16Inputs::kChunkSteps * 2 * kTileSize;  // numbers of a pair's weights in a chunk
 
 // What a level stands for: level * scale + offset.
