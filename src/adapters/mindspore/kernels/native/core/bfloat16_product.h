@@ -13,7 +13,7 @@ namespace glm3 {
 namespace detail {
 
 constexpr Index kTiledTokens = 512;  // multiplied with weights before the next are, so that they stay in the cache
-constexpr Index kMostPairs = 12;     // of row blocks in a task: inputs are read once for all of them
+constexpr Index kMostPairs = 8;      // of row blocks in a task: inputs are read once for all of them
 constexpr Index kTiledWeights = BFloat16Inputs::kChunkSteps * 2 * kTileSize;  // numbers of a pair's weights in a chunk
 
 // What a level stands for: level * scale + offset.
@@ -161,8 +161,8 @@ template <int kBits, bool kZeros>
 inline void bfloat16_product(const Matrix& m, BFloat16Inputs& inputs, Scratch<BFloat16>& weights, Scratch<float>& sums,
                              const Output& output) {
   constexpr Index kTiles = kTiledTokens / kTileSide;
-  const Index pairs = ceil_div(m.blocks(), 2), fair_share = ceil_div(pairs, 4 * Pool::size());
-  const Index run = fair_share < kMostPairs ? fair_share : kMostPairs;
+  const Index pairs = ceil_div(m.blocks(), 2), wanted = ceil_div(pairs, kMostPairs), least = 4 * Pool::size();
+  const Index run = ceil_div(pairs, round_up(wanted > least ? wanted : least, Pool::size()));  // so much for each thread
   const Index room = run * (inputs.tiles() < kTiles ? inputs.tiles() : kTiles) * kTileSide * 2 * kChannels;
   BFloat16* all_weights = weights.of(Pool::size() * 2 * kTiledWeights);
   float* all_sums = sums.of(Pool::size() * room);
