@@ -69,7 +69,7 @@ def list_(
     for file in files:
         star = "*" if file.usable else " "
         size = f"{file.nbytes / 1e6:.1f} MB"
-        answer(f"{star} {file.instructions or 'unknown':<16}  {size:>7}  {file.path}")
+        answer(f"{star} {file.instructions or 'unknown':<18}  {size:>7}  {file.path}")
         answer(f"    {file.processor or 'unknown processor'}; {file.compiler or 'unknown compiler'}")
 
 

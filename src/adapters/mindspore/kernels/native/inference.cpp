@@ -35,7 +35,7 @@ const char* glm3_dot_name() {
 }
 
 // The fewest tokens whose products with packed weights are computed in tiles of bfloat16, or 0: never.
-Index glm3_bfloat16_tokens() { return glm3::Tiles::available() ? glm3::detail::kFewPackedTokens + 1 : 0; }
+Index glm3_bfloat16_tokens() { return glm3::Tiles::available() ? glm3::kFewestTiled : 0; }
 
 void glm3_widen(Index storage, const void* x, float* y, Index size) {
   using namespace glm3;
