@@ -5,8 +5,8 @@
 // does not depend on how many others are computed beside it.
 #pragma once
 
-#include "packed_product.h"
 #include "bfloat16_inputs.h"
+#include "packed_product.h"
 
 namespace glm3 {
 

@@ -1,8 +1,8 @@
 // Products with weights stored as float32, float16 or bfloat16, row by row; sums are float32.
 #pragma once
 
-#include "packed_product.h"
 #include "bfloat16_product.h"
+#include "packed_product.h"
 #include "tile_product.h"
 
 namespace glm3 {
