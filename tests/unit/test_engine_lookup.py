@@ -27,20 +27,15 @@ from glm3.domain.engine.request import Cancelled, EngineRequest, Event, Produced
 from glm3.domain.errors import BackendError, NonFiniteLogitsError
 from glm3.domain.generation import GenerationConfig
 from support.engine import Desk
+from support.scores import repetitive
 
 VOCAB = 9
 WIDE = 63
 TEXT = [2 + 7 * i % 61 for i in range(60)]  # no id twice
 
 
-def repetitive(seed: int = 0, order: int = 1) -> Scores:
-    """Return scores that depend on the last ids alone, so that text falls into loops."""
-    scores = hashed_scores(VOCAB, seed=seed, scale=2.0)
-    return lambda ids: scores(ids[-order:])
-
-
 def model(scores: Scores | None = None, verifiable: int = 8) -> ScriptedModel:
-    return ScriptedModel(scores or repetitive(), VOCAB, seq_length=96, verifiable=verifiable)
+    return ScriptedModel(scores or repetitive(VOCAB), VOCAB, seq_length=96, verifiable=verifiable)
 
 
 def reader(text: list[int] = TEXT) -> ScriptedModel:
@@ -125,7 +120,7 @@ def test_answers_are_those_without_look_up_whoever_joins_leaves_or_is_cancelled(
     data, seed, order, verifiable
 ):
     """Ids, log-probabilities and ends; in pools that are large or tight, with beginnings in common."""
-    scores = repetitive(seed, order)
+    scores = repetitive(VOCAB, seed, order)
     desk = Desk(
         model(scores, verifiable),
         limits(

@@ -19,16 +19,11 @@ from glm3.domain.decoding import generate, stream
 from glm3.domain.generation import GenerationConfig
 from glm3.domain.prompt_cache import PromptCache
 from glm3.domain.prompt_lookup import PromptLookup
+from support.scores import repetitive
 
 VOCAB = 9
 TEXTS = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=24)
 MOST = st.integers(1, 9)
-
-
-def repetitive(seed: int, order: int) -> Scores:
-    """Return scores that depend on the last ids alone, so that greedy text falls into loops."""
-    scores = hashed_scores(VOCAB, seed=seed, scale=2.0)
-    return lambda ids: scores(ids[-order:])
 
 
 def reading(text: list[int], vocab: int = VOCAB) -> Scores:
@@ -55,9 +50,9 @@ def reading(text: list[int], vocab: int = VOCAB) -> Scores:
 )
 def test_tokens_are_those_of_one_at_a_time(prompt, seed, order, most, choices) -> None:
     options = GenerationConfig(seed=7, logprobs=True, **choices)
-    plain = ScriptedModel(repetitive(seed, order), VOCAB, seq_length=80)
+    plain = ScriptedModel(repetitive(VOCAB, seed, order), VOCAB, seq_length=80)
     expected = generate(plain, [prompt], options)[0]
-    looked_up = ScriptedModel(repetitive(seed, order), VOCAB, seq_length=80, verifiable=most)
+    looked_up = ScriptedModel(repetitive(VOCAB, seed, order), VOCAB, seq_length=80, verifiable=most)
     assert generate(looked_up, [prompt], options)[0] == expected
     tokens = list(stream(looked_up, prompt, options))
     assert tuple(token.id for token in tokens) == expected.new_ids
@@ -69,7 +64,7 @@ def test_tokens_are_those_of_one_at_a_time(prompt, seed, order, most, choices) -
 @given(st.lists(st.tuples(TEXTS, st.integers(0, 40), st.integers(0, 30)), min_size=1, max_size=4), MOST)
 def test_whatever_was_guessed_the_cache_holds_what_was_read(turns, most) -> None:
     """Each turn keeps some of the ids so far and adds others; its consumer may leave in the middle."""
-    model = ScriptedModel(repetitive(1, 2), VOCAB, seq_length=256, verifiable=most)
+    model = ScriptedModel(repetitive(VOCAB, 1, 2), VOCAB, seq_length=256, verifiable=most)
     options = GenerationConfig(max_new_tokens=30)
     cache = PromptCache.allocate(model)
     so_far: list[int] = []
@@ -78,7 +73,7 @@ def test_whatever_was_guessed_the_cache_holds_what_was_read(turns, most) -> None
         iterator = stream(model, prompt, options, cache=cache)
         tokens = [token.id for token, _ in zip(iterator, range(consumed), strict=False)]
         iterator.close()
-        fresh = stream(ScriptedModel(repetitive(1, 2), VOCAB, seq_length=256), prompt, options)
+        fresh = stream(ScriptedModel(repetitive(VOCAB, 1, 2), VOCAB, seq_length=256), prompt, options)
         assert tokens == [token.id for token in islice(fresh, consumed)]
         fresh.close()
         inner = cache._cache

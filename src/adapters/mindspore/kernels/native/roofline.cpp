@@ -82,7 +82,7 @@ float glm3_read(const float* data, Index size) {
 // Multiplies on every thread, `rounds` times, what stays in registers and the first cache, as products of so many
 // tokens with weights of so many bits do. Returns how many operations that was.
 Index glm3_multiply(Index rounds, int bits, Index tokens) {
-  const bool tiled = tokens >= glm3::kFewestTiled && glm3::Tiles::available();
+  const bool tiled = glm3::goes_in_tiles(tokens);
   glm3::pool_tasks(glm3::Pool::size(), 1 << 30, [&](Index, int thread) {
     if (tiled) {
       multiply_tiles(rounds);

@@ -21,7 +21,7 @@ class BFloat16Inputs {
     numbers_.of(tiles() * steps_ * kTileSize);
     pool_tasks(tiles(), tokens * in / 4, [&](Index tile, int) {
       for (Index chunk = 0; chunk < chunks(); ++chunk) {
-        BFloat16* target = place(chunk, tile);
+        BFloat16* target = at(chunk, tile);
         for (Index step = 0; step < chunk_steps(chunk); ++step) {
           const Index first = (chunk * kChunkSteps + step) * kTileDepth;
           for (Index row = 0; row < kTileSide; ++row, target += kTileDepth) {
@@ -43,14 +43,12 @@ class BFloat16Inputs {
     return left < kChunkSteps ? left : kChunkSteps;
   }
   // A tile of tokens over the steps of a chunk; the next tile of tokens begins tile_stride(chunk) numbers behind.
-  const BFloat16* at(Index chunk, Index tile) { return place(chunk, tile); }
+  BFloat16* at(Index chunk, Index tile) {
+    return numbers_.of(0) + chunk * kChunkSteps * tiles() * kTileSize + tile * tile_stride(chunk);
+  }
   Index tile_stride(Index chunk) const { return chunk_steps(chunk) * kTileSize; }
 
  private:
-  BFloat16* place(Index chunk, Index tile) {
-    return numbers_.of(0) + chunk * kChunkSteps * tiles() * kTileSize + tile * tile_stride(chunk);
-  }
-
   static void round_step(const float* x, Index present, BFloat16* target) {
     std::memset(target, 0, kTileDepth * sizeof(BFloat16));
     for_lanes(present, [&](Index i, auto lanes) {

@@ -14,6 +14,8 @@ namespace glm3 {
 // and tiles 13.9, with 32 15.8 and 14.1 (dense_h_to_4h).
 constexpr Index kFewestTiled = 25;
 
+inline bool goes_in_tiles(Index tokens) { return tokens >= kFewestTiled && Tiles::available(); }
+
 namespace detail {
 
 constexpr Index kTiledTokens = 512;  // multiplied with weights before the next are, so that they stay in the cache
@@ -185,13 +187,9 @@ inline void bfloat16_product(const Matrix& m, BFloat16Inputs& inputs, Scratch<BF
 // output = inputs times the packed weight.
 inline void bfloat16_product(const Matrix& m, BFloat16Inputs& inputs, Scratch<BFloat16>& weights, Scratch<float>& sums,
                              const Output& output) {
-  if (m.storage == kInt8) {
-    detail::bfloat16_product<8, false>(m, inputs, weights, sums, output);
-  } else if (m.zeros == nullptr) {
-    detail::bfloat16_product<4, false>(m, inputs, weights, sums, output);
-  } else {
-    detail::bfloat16_product<4, true>(m, inputs, weights, sums, output);
-  }
+  with_packing(m, [&](auto bits, auto zeros) {
+    detail::bfloat16_product<bits, zeros>(m, inputs, weights, sums, output);
+  });
 }
 
 }  // namespace glm3

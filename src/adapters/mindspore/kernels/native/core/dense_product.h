@@ -119,7 +119,7 @@ struct ProductSpace {
 
 // output = x (tokens, in) times a weight of any storage, with its bias and residual.
 inline void product(const Matrix& m, const float* x, Index tokens, ProductSpace& space, const Output& output) {
-  if (m.is_packed() && tokens >= kFewestTiled && Tiles::available()) {
+  if (m.is_packed() && goes_in_tiles(tokens)) {
     space.tiles.round(x, tokens, m.in);
     return bfloat16_product(m, space.tiles, space.weights, space.sums, output);
   }

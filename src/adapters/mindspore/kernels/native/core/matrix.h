@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "dot.h"
 #include "half.h"
@@ -39,6 +40,19 @@ struct Matrix {
     return scales != nullptr && group >= 0 && group % kStep == 0 && (zeros == nullptr || (bits() == 4 && group > 0));
   }
 };
+
+// Calls body(bits, zeros) with what a packed weight has of both, as constants.
+template <class Body>
+inline void with_packing(const Matrix& m, Body&& body) {
+  using std::integral_constant;
+  if (m.storage == kInt8) {
+    body(integral_constant<int, 8>{}, std::false_type{});
+  } else if (m.zeros == nullptr) {
+    body(integral_constant<int, 4>{}, std::false_type{});
+  } else {
+    body(integral_constant<int, 4>{}, std::true_type{});
+  }
+}
 
 // Scale and zero point of one group of a row block, both for each channel; the zero point is in levels.
 inline Floats group_scale(const Matrix& m, Index block, Index group) {

@@ -253,13 +253,7 @@ inline void packed_product(const Matrix& m, RoundedInputs& inputs, Scratch<float
 
 // output = inputs times the packed weight; `inputs` were rounded with the weight's padded_in.
 inline void packed_product(const Matrix& m, RoundedInputs& inputs, Scratch<float>& scratch, const Output& output) {
-  if (m.storage == kInt8) {
-    detail::packed_product<8, false>(m, inputs, scratch, output);
-  } else if (m.zeros == nullptr) {
-    detail::packed_product<4, false>(m, inputs, scratch, output);
-  } else {
-    detail::packed_product<4, true>(m, inputs, scratch, output);
-  }
+  with_packing(m, [&](auto bits, auto zeros) { detail::packed_product<bits, zeros>(m, inputs, scratch, output); });
 }
 
 }  // namespace glm3
